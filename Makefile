@@ -1,0 +1,48 @@
+# make demo   set everything up, run the main job on the embedded photos, write site/index.html
+# make test   set everything up, run the unit tests and every notebook
+# make lab    set everything up, open JupyterLab on the notebooks
+# make notebooks   rebuild and execute the committed notebooks from their text sources
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+PHOTOS := data/photos/READY
+
+.PHONY: setup demo test lab notebooks lint clean
+.DEFAULT_GOAL := demo
+
+setup: $(READY)
+
+# uv where it is there; else a private copy of it, so that no system Python is touched.
+$(READY): pyproject.toml
+	@set -e; \
+	if command -v uv >/dev/null 2>&1; then uv=uv; else \
+	  [ -x .uv/bin/uv ] || { $(PYTHON) -m venv .uv && .uv/bin/python -m pip install --quiet uv; }; uv=.uv/bin/uv; fi; \
+	[ -x $(BIN)/python ] || $$uv venv --quiet --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(VENV); \
+	$$uv pip install --quiet --python $(BIN)/python -e '.[dev]'
+	@touch $@
+
+$(PHOTOS): $(READY) data/photos.csv
+	@$(BIN)/ckfr fetch photos
+	@touch $@
+
+demo: $(READY) $(PHOTOS)
+	@$(BIN)/ckfr demo --out site
+
+test: $(READY) $(PHOTOS)
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@$(BIN)/python -m pytest tests
+	@$(BIN)/python -m pytest --nbmake --nbmake-timeout=900 notebooks/*.ipynb
+
+lab: $(READY) $(PHOTOS)
+	@$(BIN)/jupyter lab notebooks
+
+notebooks: $(READY) $(PHOTOS)
+	@$(BIN)/python tools/notebooks.py build --execute
+
+lint: $(READY)
+	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) .uv site .pytest_cache .ruff_cache
