@@ -1,0 +1,98 @@
+"""Pictures with labels, hierarchy, and boxes or masks where there are any: one file a source, opened by name.
+
+    train = open_source("photos", "train", background_bias=0.9)
+    fetch("cifar10")
+
+A source's module is imported only when it is asked for.
+"""
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ckfr_helpers.runtime import CkfrError
+
+if TYPE_CHECKING:
+    from ckfr_helpers.datasets.base import ImageSource
+
+
+class _Entry(NamedTuple):
+    """Where a source's class and its fetching function live, as ``module:attribute``."""
+
+    source: str | None
+    fetch: str
+    # Handed to both, for modules that serve several names.
+    options: dict[str, Any] = {}  # noqa: RUF012 -- never written to
+
+
+_HERE = "ckfr_helpers.datasets"
+_REGISTRY: dict[str, _Entry] = {
+    "photos": _Entry(f"{_HERE}.scenes:PhotoScenes", f"{_HERE}.photos:fetch"),
+    "mini-imagenet": _Entry(f"{_HERE}.mini_imagenet:MiniImageNet", f"{_HERE}.mini_imagenet:fetch"),
+    "tiny-imagenet": _Entry(f"{_HERE}.tiny_imagenet:TinyImageNet", f"{_HERE}.tiny_imagenet:fetch"),
+    "cifar10": _Entry(f"{_HERE}.cifar:Cifar", f"{_HERE}.cifar:fetch", {"name": "cifar10"}),
+    "cifar100": _Entry(f"{_HERE}.cifar:Cifar", f"{_HERE}.cifar:fetch", {"name": "cifar100"}),
+    "wordnet": _Entry(None, f"{_HERE}.wordnet_db:fetch"),
+}
+
+
+def names() -> tuple[str, ...]:
+    """Every source that `open_source` opens."""
+    return tuple(name for name, entry in _REGISTRY.items() if entry.source)
+
+
+def fetchable() -> tuple[str, ...]:
+    """Everything that `fetch` knows: the sources, and data that is not pictures."""
+    return tuple(_REGISTRY)
+
+
+def open_source(name: str, split: str, root: str | Path | None = None, **options: Any) -> "ImageSource":
+    """Open one split of a source.
+
+    Args:
+        name: one of `names`.
+        split: ``"train"``, ``"val"`` or ``"test"``. Models are chosen on val; test is for the report.
+        root: folder that holds the source's folder (or that folder itself); None for ``data_root()``.
+        options: passed to the source's class, e.g. ``val_fraction=0.1`` or ``background_bias=0.9``.
+
+    Returns:
+        The source: a Dataset of `Example` with ``hierarchy``, ``classes`` and ``labels``.
+
+    Raises:
+        CkfrError: if the name or split is unknown, or the data is missing or not as expected.
+    """
+    entry = _REGISTRY.get(name)
+    if entry is None or entry.source is None:
+        raise CkfrError(f"There is no image source {name!r}; expected one of {', '.join(names())}.")
+    arguments = {**entry.options, **options}
+    if root is not None:
+        arguments["root"] = root
+    return _resolve(entry.source)(split=split, **arguments)
+
+
+def fetch(name: str, root: str | Path | None = None, **options: Any) -> Path:
+    """Bring a data set here, if its terms and the network allow; do nothing if it is here already.
+
+    Args:
+        name: one of `fetchable`.
+        root: folder to put the source's folder in; None for ``data_root()``.
+        options: passed to the source's own function.
+
+    Returns:
+        The folder (or file) that now holds it.
+
+    Raises:
+        CkfrError: if the name is unknown, or the data could not be had from any of its places.
+    """
+    entry = _REGISTRY.get(name)
+    if entry is None:
+        raise CkfrError(f"There is no data set {name!r} to fetch; expected one of {', '.join(fetchable())}.")
+    arguments = {**entry.options, **options}
+    if root is not None:
+        arguments["root"] = root
+    return _resolve(entry.fetch)(**arguments)
+
+
+def _resolve(place: str) -> Any:
+    module, attribute = place.split(":")
+    return getattr(importlib.import_module(module), attribute)

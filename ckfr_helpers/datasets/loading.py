@@ -1,0 +1,262 @@
+"""From a source to batches, bit for bit the same whatever the number of workers, and resumable mid-epoch.
+
+Two facts make a run repeatable: which examples stand in batch k of epoch e depends on (seed, e) alone
+(`EpochSampler`), and what the random transform does to example i depends on (seed, e, i) alone
+(`TransformedView`). Neither asks which worker did the work, or how far a global generator had advanced.
+"""
+
+import multiprocessing
+import random
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from ckfr_helpers.datasets.base import ImageSource
+from ckfr_helpers.datasets.transforms import Transform
+from ckfr_helpers.runtime import CkfrError
+
+
+def _mix(*parts: int) -> int:
+    """One well-spread 64-bit seed from several small numbers; (1, 2, 3) and (1, 3, 2) share nothing."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0])
+
+
+class TransformedView(Dataset[tuple[Tensor, int, int]]):
+    """A source seen through a transform: ``view[i]`` is ``(image, label, i)``.
+
+    The index travels along so that a caller can find the example's boxes and mask in the source, and can
+    drop the repeats that fill up the last batch when several processes evaluate together.
+
+    Args:
+        source: any `ImageSource`.
+        transform: from (3, H, W) uint8 to (3, S, S) float32; its randomness must come from torch's generator
+            (all of torchvision's does), since that is the one seeded here.
+        seed: at least 0; with the epoch and the index it fixes every random choice.
+
+    Attributes:
+        source: the source given.
+        labels: (N,) int64, the source's.
+    """
+
+    def __init__(self, source: ImageSource, transform: Transform, seed: int = 0) -> None:
+        if seed < 0:
+            raise CkfrError(f"A seed must be at least 0; got {seed}.")
+        self.source = source
+        self.transform = transform
+        self.seed = seed
+        # In shared memory, because workers that persist across epochs keep the copy of the view they were
+        # started with: a plain attribute set here would never reach them.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    @property
+    def epoch(self) -> int:
+        """The epoch whose random choices are made."""
+        return int(self._epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, for workers already running too. Call it between epochs, never within one."""
+        if epoch < 0:
+            raise CkfrError(f"An epoch must be at least 0; got {epoch}.")
+        self._epoch.fill_(epoch)
+
+    @property
+    def labels(self) -> np.ndarray:
+        return self.source.labels
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
+        """``(image (3, S, S) float32, label, index)``."""
+        example = self.source[index]
+        generator = torch.default_generator
+        # Only the CPU generator is saved, seeded and put back. torch.manual_seed would reseed every GPU too
+        # when there are no workers, and so repeat the model's own randomness with each picture.
+        state = generator.get_state()
+        try:
+            generator.manual_seed(_mix(self.seed, self.epoch, int(index)))
+            image = self.transform(example.image)
+        finally:
+            generator.set_state(state)
+        return image, example.label, int(index)
+
+
+class EpochSampler(Sampler[list[int]]):
+    """Batches of indices whose order is a function of (seed, epoch), able to start at any batch.
+
+    It is a *batch sampler*: give it to ``DataLoader(batch_sampler=...)``. It has no attribute called
+    ``sampler`` on purpose: engines that find one there set its epoch by their own count, which after a resume
+    is the wrong one.
+
+    With several processes, each takes its own slice of every global batch of ``batch_size * world_size``. If
+    nothing is dropped, the last global batch is filled up with examples from the start of the order, so that
+    every process sees as many; the indices tell the repeats.
+
+    Args:
+        n: number of examples.
+        batch_size: examples a batch, in each process.
+        seed: at least 0.
+        shuffle: a new order every epoch; otherwise 0, 1, 2, …
+        drop_last: leave out an incomplete last batch.
+        rank: this process, from 0.
+        world_size: number of processes.
+
+    Raises:
+        CkfrError: if a number is out of range, or if there is not even one full batch and ``drop_last``.
+    """
+
+    def __init__(
+        self,
+        n: int,
+        batch_size: int,
+        seed: int = 0,
+        shuffle: bool = True,
+        drop_last: bool = True,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if n < 1 or batch_size < 1 or seed < 0 or not 0 <= rank < world_size:
+            raise CkfrError(
+                "A sampler needs n >= 1, batch_size >= 1, seed >= 0 and 0 <= rank < world_size; got "
+                f"n={n}, batch_size={batch_size}, seed={seed}, rank={rank}, world_size={world_size}."
+            )
+        if drop_last and n < batch_size * world_size:
+            raise CkfrError(
+                f"{n} examples do not fill one batch of {batch_size * world_size}; expected a smaller "
+                "batch_size or drop_last=False."
+            )
+        self.n, self.batch_size, self.seed = n, batch_size, seed
+        self.shuffle, self.drop_last = shuffle, drop_last
+        self.rank, self.world_size = rank, world_size
+        self.epoch = 0
+        self.start_batch = 0
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Batches in a whole epoch, wherever this one starts."""
+        together = self.batch_size * self.world_size
+        return self.n // together if self.drop_last else -(-self.n // together)
+
+    def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
+        """Choose the epoch and the batch to begin at (0 unless a run is being resumed within an epoch)."""
+        if epoch < 0 or not 0 <= start_batch <= self.batches_per_epoch:
+            raise CkfrError(
+                f"Cannot start epoch {epoch} at batch {start_batch}; expected an epoch of at least 0 and a "
+                f"batch from 0 to {self.batches_per_epoch}."
+            )
+        self.epoch, self.start_batch = epoch, start_batch
+
+    def order(self) -> np.ndarray:
+        """(n,) int64, this epoch's order over all processes."""
+        if not self.shuffle:
+            return np.arange(self.n)
+        # RandomState, old as it is, promises the same stream in every NumPy; Generator does not, and a run
+        # may be resumed under another version.
+        return np.random.RandomState(_mix(self.seed, self.epoch) % 2**32).permutation(self.n)
+
+    def __len__(self) -> int:
+        """Batches left in this epoch."""
+        return self.batches_per_epoch - self.start_batch
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = self.order()
+        together = self.batch_size * self.world_size
+        for batch in range(self.start_batch, self.batches_per_epoch):
+            picked = order[batch * together : (batch + 1) * together]
+            if self.world_size > 1 and len(picked) < together:
+                # np.resize repeats the order as often as needed, even where it is shorter than one batch.
+                picked = np.concatenate([picked, np.resize(order, together - len(picked))])
+            mine = picked[self.rank * self.batch_size : (self.rank + 1) * self.batch_size]
+            yield [int(index) for index in mine]
+
+
+def seed_worker(worker: int) -> None:
+    """Give a loader process one thread and its own Python and NumPy seeds.
+
+    Torch seeds its own generator in each worker and leaves the other two as the parent had them; workers
+    started by fork would otherwise all draw the same numbers. One thread each, because the processes
+    themselves are the parallelism.
+    """
+    seed = torch.initial_seed() % 2**32
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 -- libraries below us still read the global state
+    torch.set_num_threads(1)
+    if "cv2" in sys.modules:
+        sys.modules["cv2"].setNumThreads(0)  # OpenCV's word for "run in the calling thread"
+
+
+def make_loader(
+    view: TransformedView,
+    batch_size: int,
+    train: bool,
+    workers: int = 0,
+    drop_last: bool | None = None,
+    pin_memory: bool | None = None,
+    context: str | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+) -> DataLoader:
+    """Batches of ``(images (B, 3, S, S) float32, labels (B,) int64, indices (B,) int64)``.
+
+    Args:
+        view: what to read; its seed also orders the batches.
+        batch_size: examples a batch, in each process.
+        train: shuffle anew each epoch and drop the incomplete last batch; otherwise keep order and all.
+        workers: loader processes; 0 reads in this process. The batches are the same either way.
+        drop_last: overrides what ``train`` implies.
+        pin_memory: page-locked batches for faster copies to a GPU; by default where there is one.
+        context: ``"fork"``, ``"spawn"`` or ``"forkserver"``; None for the platform's own.
+        rank: this process, from 0, when several train together.
+        world_size: number of processes that train together.
+
+    Returns:
+        A DataLoader whose workers persist. Call `start_epoch` before each pass over it. With Lightning
+        Fabric pass ``use_distributed_sampler=False``: the slicing over processes is done here.
+
+    Raises:
+        CkfrError: as `EpochSampler` does, or if ``context`` is not available here.
+    """
+    if workers < 0:
+        raise CkfrError(f"The number of workers must be at least 0; got {workers}.")
+    if context is not None and context not in multiprocessing.get_all_start_methods():
+        raise CkfrError(
+            f"There is no start method {context!r} here; expected one of "
+            f"{', '.join(multiprocessing.get_all_start_methods())}."
+        )
+    sampler = EpochSampler(
+        len(view),
+        batch_size,
+        seed=view.seed,
+        shuffle=train,
+        drop_last=train if drop_last is None else drop_last,
+        rank=rank,
+        world_size=world_size,
+    )
+    return DataLoader(
+        view,
+        batch_sampler=sampler,
+        num_workers=workers,
+        worker_init_fn=seed_worker,
+        # The loader draws its workers' base seed from here; from the global generator it would shift every
+        # later random number of the run by one, and a resumed run would part from the first.
+        generator=torch.Generator().manual_seed(view.seed),
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available() if pin_memory is None else pin_memory,
+        multiprocessing_context=context if workers > 0 else None,
+    )
+
+
+def start_epoch(loader: DataLoader, epoch: int, start_batch: int = 0) -> None:
+    """Tell a loader of `make_loader` which epoch comes next and at which batch it begins.
+
+    Args:
+        loader: the loader, wrapped by an engine or not.
+        epoch: from 0.
+        start_batch: batches of this epoch already done, when a run is resumed.
+    """
+    loader.batch_sampler.set_epoch(epoch, start_batch)
+    loader.dataset.set_epoch(epoch)
