@@ -1,0 +1,333 @@
+"""The aligned triplet loss: distances between latents follow distances between classes.
+
+For a triplet of samples (a, p, n) write d for a distance between latents and δ for a distance between
+classes. The loss asks that the two ratios agree, d_ap / d_an = δ_ap / δ_an, and cross-multiplies so that
+nothing is ever divided by zero:
+
+    L = alpha · mean over ordered triplets (a, p, n) of | d_ap · δ_an − d_an · δ_ap |
+
+There is no margin: the knowledge distances say how far apart is far enough. Source: Zhao et al.,
+"Categorical Knowledge Fused Recognition", ICVISP 2024, as read from its authors' public demo code; the
+exact sum over all triplets of a batch in O(B² log B) is this project's.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from ckfr_helpers.runtime import CkfrError
+
+# How many matrix entries the exact loss works on at a time: bounds its extra memory to a few dozen MB.
+_CHUNK_ENTRIES = 2**20
+
+
+def standardise(latents: Tensor) -> Tensor:
+    """Shift and scale a batch by its one scalar mean and standard deviation (not one per feature).
+
+    This is the demo's normalisation: it fixes the overall scale, so that the network cannot please the
+    loss by growing or shrinking all latents together, and leaves directions alone. A constant batch has
+    no scale; it is centred and left at zero.
+
+    Args:
+        latents: (B, D) floating point.
+
+    Returns:
+        (B, D), differentiable through the mean and the standard deviation.
+    """
+    centred = latents - latents.mean()
+    # Unbiased like torch.std, but written out: the root's gradient at 0 is infinite, so a constant batch
+    # must never reach it.
+    variance = centred.square().sum() / max(centred.numel() - 1, 1)
+    flat = variance <= torch.finfo(variance.dtype).tiny
+    scale = torch.where(flat, torch.ones_like(variance), variance).sqrt()
+    return centred / scale
+
+
+def latent_distances(latents: Tensor, ell: float = 1.2, *, standardised: bool = False) -> Tensor:
+    """Distances between all pairs of latents: d_ab = mean over k of |z_ak − z_bk| ** ell.
+
+    As in the demo there is no ell-th root, so ``ell`` bends the scale: above 1 it stretches large
+    differences, below 1 it squeezes them.
+
+    Args:
+        latents: (B, D). Half precision is computed in float32.
+        ell: exponent, positive. The demo's default is 1.2.
+        standardised: the latents are already standardised; by default `standardise` is applied first.
+
+    Returns:
+        (B, B), symmetric, non-negative, zero on the diagonal.
+
+    Raises:
+        CkfrError: if the shape is not (B, D), ``ell`` is not positive, or a latent is NaN or infinite.
+    """
+    if latents.ndim != 2:
+        raise CkfrError(f"Latents have shape {tuple(latents.shape)}; expected (batch, features).")
+    if not ell > 0:
+        raise CkfrError(f"ell is {ell}; expected a positive exponent.")
+    with torch.autocast(latents.device.type, enabled=False):
+        latents = latents if latents.dtype == torch.float64 else latents.float()
+        _refuse_non_finite(latents)
+        if not standardised:
+            latents = standardise(latents)
+        size, features = latents.shape
+        if size < 2 or features == 0:
+            return latents.sum() * 0 + latents.new_zeros(size, size)
+        # pdist visits each pair once and holds O(B²), never the (B, B, D) differences.
+        norms = torch.pdist(latents, p=ell)  # (B(B−1)/2,)
+        # Coinciding latents: for ell < 1 the power's slope at 0 is infinite and would turn pdist's 0
+        # gradient into NaN, so those pairs are kept out of the power.
+        apart = norms > 0
+        pairs = torch.where(apart, torch.where(apart, norms, 1.0).pow(ell), 0.0) / features
+        rows, columns = torch.triu_indices(size, size, offset=1, device=latents.device)
+        upper = latents.new_zeros(size, size).index_put((rows, columns), pairs)  # (B, B)
+        return upper + upper.T
+
+
+class _AllTriplets(torch.autograd.Function):
+    """Sum over ordered triplets of |d_ap δ_an − d_an δ_ap|, with its gradient, anchor by anchor.
+
+    For one anchor, each other sample j is a vector v_j = (δ_aj, d_aj), and the summand is the size of the
+    cross product v_p × v_n. Sorted by angle, every cross product with a later vector is non-negative, so
+    the absolute value disappears and running sums of δ and d give the total. Parallel vectors have cross
+    product 0; they get gradient 0 from each other, as |x| does at 0.
+    """
+
+    @staticmethod
+    def forward(ctx, latent: Tensor, knowledge: Tensor) -> Tensor:  # type: ignore[override]
+        size = latent.shape[0]
+        wants_latent, wants_knowledge = ctx.needs_input_grad
+        # Running sums over thousands of terms lose digits in float32; MPS has nothing wider.
+        wide = torch.float32 if latent.device.type == "mps" else torch.float64
+        total = torch.zeros((), dtype=wide, device=latent.device)
+        latent_grad = torch.empty_like(latent) if wants_latent else None
+        knowledge_grad = torch.empty_like(knowledge) if wants_knowledge else None
+        step = max(1, _CHUNK_ENTRIES // size)
+        for start in range(0, size, step):
+            rows = slice(start, min(start + step, size))
+            angle, order, d, delta, sign = _by_angle(latent[rows].to(wide), knowledge[rows].to(wide))
+            d_before, d_after = _sums_around(angle, d)
+            delta_before, delta_after = _sums_around(angle, delta)
+            # Each unordered pair {p, n} once here; the factor 2 for (p, n) and (n, p) comes at the end.
+            total += (d * delta_before - delta * d_before).sum()
+            if latent_grad is not None:
+                slope = sign * (delta_before - delta_after)
+                latent_grad[rows].scatter_(1, order, slope.to(latent.dtype))
+            if knowledge_grad is not None:
+                slope = sign * (d_after - d_before)
+                knowledge_grad[rows].scatter_(1, order, slope.to(knowledge.dtype))
+        ctx.save_for_backward(latent_grad, knowledge_grad)
+        return (2 * total).to(latent.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:  # type: ignore[override]
+        return tuple(None if g is None else 2 * gradient * g for g in ctx.saved_tensors)  # type: ignore
+
+
+def _by_angle(d: Tensor, delta: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Each row's vectors (δ, d) turned into the upper half-plane and sorted by angle there.
+
+    Turning a vector round changes no |cross product|, so distances a rounding error below zero are safe.
+
+    Returns:
+        angle key, order, d and δ in that order and turned, and the sign that turned each (0 for the
+        zero vector, which has no angle and no effect): all (rows, B).
+    """
+    sign = torch.where(d == 0, delta.sign(), d.sign())
+    size = d.abs() + delta.abs()
+    # −δ/(|d|+|δ|) grows with the angle from 0 to π and needs no trigonometry.
+    angle, order = torch.where(size > 0, -sign * delta / torch.where(size > 0, size, 1.0), 0.0).sort(dim=1)
+    sign = sign.gather(1, order)
+    return angle, order, sign * d.gather(1, order), sign * delta.gather(1, order), sign
+
+
+def _sums_around(angle: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """For each entry of a row sorted by ``angle``: sum of ``values`` at smaller, and at larger, angles."""
+    running = torch.nn.functional.pad(values.cumsum(1), (1, 0))  # (rows, B + 1)
+    before = running.gather(1, torch.searchsorted(angle, angle, right=False))
+    after = running[:, -1:] - running.gather(1, torch.searchsorted(angle, angle, right=True))
+    return before, after
+
+
+def aligned_triplet_loss(latent: Tensor, knowledge: Tensor) -> Tensor:
+    """Mean of |d_ap δ_an − d_an δ_ap| over every ordered triplet of distinct samples, exactly.
+
+    One encoding of the batch serves all its B(B−1)(B−2) triplets, in O(B² log B) time and O(B²) memory.
+
+    Args:
+        latent: (B, B) latent distances d; the diagonal is ignored.
+        knowledge: (B, B) knowledge distances δ between the samples' classes; likewise.
+
+    Returns:
+        Scalar; 0 when B < 3, since there is no triplet. Differentiable in both arguments; where
+        the absolute value has a kink (equal ratios), the gradient is 0 as for `torch.abs`.
+
+    Raises:
+        CkfrError: if the shapes are not two equal squares, or a distance is NaN or infinite.
+    """
+    _check_square(latent, knowledge)
+    with torch.autocast(latent.device.type, enabled=False):
+        dtype = torch.float64 if torch.float64 in (latent.dtype, knowledge.dtype) else torch.float32
+        size = latent.shape[0]
+        if size < 3:
+            return (latent.sum() + knowledge.sum()).to(dtype) * 0
+        diagonal = torch.eye(size, dtype=torch.bool, device=latent.device)
+        latent = latent.to(dtype).masked_fill(diagonal, 0)
+        knowledge = knowledge.to(dtype).masked_fill(diagonal, 0)
+        return _AllTriplets.apply(latent, knowledge) / (size * (size - 1) * (size - 2))
+
+
+def triplet_terms(d_ap: Tensor, d_an: Tensor, delta_ap: Tensor, delta_an: Tensor) -> Tensor:
+    """|d_ap δ_an − d_an δ_ap| element by element: zero exactly where the two ratios agree."""
+    return (d_ap * delta_an - d_an * delta_ap).abs()
+
+
+def sampled_triplet_loss(latent: Tensor, knowledge: Tensor, triplets: Tensor) -> Tensor:
+    """The same mean over chosen triplets only, e.g. the demo's one random triplet per anchor.
+
+    Args:
+        latent: (B, B) latent distances.
+        knowledge: (B, B) knowledge distances.
+        triplets: (T, 3) integer sample indices (anchor, p, n).
+
+    Returns:
+        Scalar; 0 when T = 0.
+
+    Raises:
+        CkfrError: for shapes other than these, or an index outside the batch.
+    """
+    _check_square(latent, knowledge)
+    if triplets.ndim != 2 or triplets.shape[1] != 3 or triplets.is_floating_point():
+        found = f"shape {tuple(triplets.shape)} and type {triplets.dtype}"
+        raise CkfrError(f"Triplets have {found}; expected (T, 3) integers.")
+    if triplets.numel() == 0:
+        return latent.sum() * 0
+    if triplets.min() < 0 or triplets.max() >= latent.shape[0]:
+        raise CkfrError(
+            f"A triplet names sample {int(triplets.max())} or {int(triplets.min())}; "
+            f"expected indices from 0 to {latent.shape[0] - 1}."
+        )
+    a, p, n = triplets.unbind(1)
+    return triplet_terms(latent[a, p], latent[a, n], knowledge[a, p], knowledge[a, n]).mean()
+
+
+def draw_triplets(size: int, generator: torch.Generator | None = None) -> Tensor:
+    """One triplet of distinct samples per anchor, drawn uniformly: (B, 3) integers, B ≥ 3."""
+    if size < 3:
+        raise CkfrError(f"A batch of {size} has no triplet of distinct samples; expected at least 3.")
+    # Rank the others at random for each anchor and keep the first two.
+    keys = torch.rand(size, size, generator=generator).fill_diagonal_(2.0)
+    others = keys.argsort(1)[:, :2]  # (B, 2)
+    return torch.cat([torch.arange(size)[:, None], others], dim=1)
+
+
+def three_view_loss(
+    views: tuple[Tensor, Tensor, Tensor], delta_12: Tensor, delta_13: Tensor, ell: float
+) -> Tensor:
+    """The original demo's metric term: three encoded batches, one triplet per position.
+
+    Each view is standardised on its own, and d compares position i of one view with position i of
+    another. Kept as the reference that the one-encoding form is measured against.
+
+    Args:
+        views: three (B, D) latents: anchors, second images, third images.
+        delta_12: (B,) knowledge distances between anchors and second images.
+        delta_13: (B,) likewise for third images.
+        ell: exponent of the latent distance.
+
+    Returns:
+        Scalar (without alpha).
+    """
+    first, second, third = (standardise(view) for view in views)
+    d_12 = (first - second).abs().pow(ell).mean(1)  # (B,)
+    d_13 = (first - third).abs().pow(ell).mean(1)
+    return triplet_terms(d_12, d_13, delta_12, delta_13).mean()
+
+
+class AlignedTripletLoss(nn.Module):
+    """alpha times the aligned triplet loss of a batch; add it to the cross-entropy.
+
+    Args:
+        alpha: weight, zero or more; 0 switches the term off (the baseline) at no cost.
+        ell: exponent of the latent distance, positive.
+        distances: (C, C) knowledge distances between classes, from `Hierarchy.distances` or any source.
+
+    Raises:
+        CkfrError: for a negative alpha, a non-positive ell, or distances that are not a square of finite,
+            non-negative numbers with a zero diagonal.
+
+    Example:
+        >>> import numpy as np
+        >>> term = AlignedTripletLoss(alpha=20, ell=1.2, distances=np.array([[0, 1], [1, 0.0]]))
+        >>> float(term(torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([0, 0, 1]))) > 0
+        True
+    """
+
+    def __init__(self, alpha: float, ell: float, distances) -> None:
+        super().__init__()
+        if not (alpha >= 0 and alpha != float("inf")):
+            raise CkfrError(f"alpha is {alpha}; expected zero or a positive number.")
+        if not 0 < ell < float("inf"):
+            raise CkfrError(f"ell is {ell}; expected a positive exponent.")
+        matrix = torch.as_tensor(distances, dtype=torch.float32).clone()
+        _check_square(matrix, matrix)
+        if (matrix < 0).any():
+            a, b = (matrix < 0).nonzero()[0].tolist()
+            raise CkfrError(f"Classes {a} and {b} are {float(matrix[a, b])} apart; expected 0 or more.")
+        if matrix.diagonal().any():
+            label = int(matrix.diagonal().nonzero()[0])
+            raise CkfrError(f"Class {label} is {float(matrix[label, label])} away from itself; expected 0.")
+        self.alpha = float(alpha)
+        self.ell = float(ell)
+        self.register_buffer("distances", matrix, persistent=False)
+        self.distances: Tensor
+
+    def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
+        """Weighted loss of one batch.
+
+        Args:
+            latents: (B, D) embeddings, before the classifier.
+            labels: (B,) integer class labels.
+
+        Returns:
+            Scalar, already multiplied by alpha.
+
+        Raises:
+            CkfrError: for mismatching shapes, labels outside 0 … C−1, or latents that are not finite.
+        """
+        if labels.shape != latents.shape[:1]:
+            raise CkfrError(
+                f"Labels have shape {tuple(labels.shape)} beside latents {tuple(latents.shape)}; "
+                "expected one label per latent."
+            )
+        if self.alpha == 0:
+            return latents.new_zeros((), dtype=torch.float32)
+        classes = self.distances.shape[0]
+        if labels.numel() and not (labels.min() >= 0 and labels.max() < classes):
+            raise CkfrError(
+                f"Labels run from {int(labels.min())} to {int(labels.max())}; expected 0 to {classes - 1}."
+            )
+        latent = latent_distances(latents, self.ell)  # (B, B)
+        knowledge = self.distances[labels][:, labels].to(latent.dtype)  # (B, B)
+        return self.alpha * aligned_triplet_loss(latent, knowledge)
+
+    def extra_repr(self) -> str:
+        return f"alpha={self.alpha}, ell={self.ell}, classes={self.distances.shape[0]}"
+
+
+def _refuse_non_finite(latents: Tensor) -> None:
+    if not torch.isfinite(latents).all():
+        bad = int((~torch.isfinite(latents)).any(dim=1).sum())
+        raise CkfrError(
+            f"{bad} of {latents.shape[0]} latents are NaN or infinite; expected finite numbers "
+            "(a learning rate that is too high is the usual cause)."
+        )
+
+
+def _check_square(latent: Tensor, knowledge: Tensor) -> None:
+    if latent.ndim != 2 or latent.shape[0] != latent.shape[1] or latent.shape != knowledge.shape:
+        shapes = f"{tuple(latent.shape)} and {tuple(knowledge.shape)}"
+        raise CkfrError(f"Distances have shapes {shapes}; expected two equal squares.")
+    for name, matrix in (("latent", latent), ("knowledge", knowledge)):
+        if not torch.isfinite(matrix).all():
+            raise CkfrError(f"A {name} distance is NaN or infinite; expected finite numbers.")

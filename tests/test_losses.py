@@ -1,0 +1,270 @@
+"""The aligned triplet loss against brute force over all triplets, autograd, and the formula by hand."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ckfr_helpers.losses import (
+    AlignedTripletLoss,
+    aligned_triplet_loss,
+    draw_triplets,
+    latent_distances,
+    sampled_triplet_loss,
+    standardise,
+    three_view_loss,
+)
+from ckfr_helpers.runtime import CkfrError
+
+
+def all_triplets(size: int) -> torch.Tensor:
+    return torch.tensor(list(itertools.permutations(range(size), 3)))
+
+
+def brute_force(latent: torch.Tensor, knowledge: torch.Tensor) -> torch.Tensor:
+    """The definition, one triplet at a time, as a person would write it down."""
+    terms = [
+        (latent[a, p] * knowledge[a, n] - latent[a, n] * knowledge[a, p]).abs()
+        for a, p, n in itertools.permutations(range(len(latent)), 3)
+    ]
+    return torch.stack(terms).mean()
+
+
+def batch(size: int, features: int = 5, classes: int = 4, seed: int = 0):
+    generator = torch.Generator().manual_seed(seed)
+    latents = torch.randn(size, features, generator=generator, dtype=torch.float64)
+    labels = torch.randint(classes, (size,), generator=generator)
+    steps = torch.rand(classes, classes, generator=generator, dtype=torch.float64)
+    distances = (steps + steps.T).fill_diagonal_(0)
+    return latents, labels, distances
+
+
+@pytest.mark.parametrize("size", [3, 4, 7, 12])
+@pytest.mark.parametrize("ell", [0.7, 1.0, 1.2, 2.0, 3.0])
+def test_latent_distances_follow_the_definition(size, ell):
+    latents, _, _ = batch(size)
+    scaled = (latents - latents.mean()) / latents.std()
+    expected = (scaled[:, None] - scaled[None]).abs().pow(ell).mean(-1)
+    torch.testing.assert_close(latent_distances(latents, ell), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [3, 4, 9, 20])
+def test_equals_brute_force_over_every_triplet(size):
+    latents, labels, distances = batch(size, seed=size)
+    latent, knowledge = latent_distances(latents), distances[labels][:, labels]
+    torch.testing.assert_close(
+        aligned_triplet_loss(latent, knowledge), brute_force(latent, knowledge), rtol=1e-9, atol=0
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    size=st.integers(3, 8),
+    seed=st.integers(0, 10_000),
+    levels=st.integers(1, 3),
+    zeros=st.booleans(),
+)
+def test_equals_brute_force_with_ties_and_zeros(size, seed, levels, zeros):
+    """Small integers make many equal ratios, the case in which sorting by angle could go wrong."""
+    generator = torch.Generator().manual_seed(seed)
+    low = -1 if zeros else 1
+    latent = torch.randint(low, levels + 1, (size, size), generator=generator).double()
+    knowledge = torch.randint(low, levels + 1, (size, size), generator=generator).double()
+    exact = [m.clone().requires_grad_() for m in (latent, knowledge)]
+    reference = [m.clone().requires_grad_() for m in (latent, knowledge)]
+    value, expected = aligned_triplet_loss(*exact), brute_force(*reference)
+    torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-12)
+    value.backward()
+    expected.backward()
+    for ours, theirs in zip(exact, reference, strict=True):
+        off_diagonal = ~torch.eye(size, dtype=torch.bool)
+        torch.testing.assert_close(ours.grad[off_diagonal], theirs.grad[off_diagonal], rtol=1e-9, atol=1e-12)
+
+
+def test_gradcheck_through_latents_and_both_matrices():
+    latents, labels, distances = batch(7)
+    knowledge = distances[labels][:, labels] + 0.05  # away from the kinks that equal classes make
+    latents.requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda z: aligned_triplet_loss(latent_distances(z, 1.2), knowledge), (latents,)
+    )
+    latent = latent_distances(latents.detach()).requires_grad_()
+    assert torch.autograd.gradcheck(aligned_triplet_loss, (latent, knowledge.requires_grad_()))
+
+
+def test_module_gradient_equals_autograd_through_brute_force():
+    latents, labels, distances = batch(15, seed=3)
+    ours, theirs = latents.clone().requires_grad_(), latents.clone().requires_grad_()
+    module = AlignedTripletLoss(20, 1.2, distances).double()
+    loss = module(ours, labels)
+    knowledge = module.distances[labels][:, labels]
+    expected = 20 * brute_force(latent_distances(theirs, 1.2), knowledge)
+    torch.testing.assert_close(loss, expected, rtol=1e-9, atol=0)
+    loss.backward()
+    expected.backward()
+    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-8, atol=1e-12)
+
+
+def test_sampled_form_over_all_triplets_is_the_exact_form():
+    latents, labels, distances = batch(9)
+    latent, knowledge = latent_distances(latents), distances[labels][:, labels]
+    torch.testing.assert_close(
+        sampled_triplet_loss(latent, knowledge, all_triplets(9)), aligned_triplet_loss(latent, knowledge)
+    )
+
+
+def test_sampled_form_is_an_unbiased_estimate():
+    latents, labels, distances = batch(12)
+    latent, knowledge = latent_distances(latents), distances[labels][:, labels]
+    generator = torch.Generator().manual_seed(0)
+    draws = torch.stack(
+        [sampled_triplet_loss(latent, knowledge, draw_triplets(12, generator)) for _ in range(4000)]
+    )
+    error = draws.std() / math.sqrt(len(draws))
+    assert abs(draws.mean() - aligned_triplet_loss(latent, knowledge)) < 4 * error
+
+
+def test_drawn_triplets_are_distinct_and_cover_the_batch():
+    generator = torch.Generator().manual_seed(0)
+    triplets = torch.cat([draw_triplets(5, generator) for _ in range(400)])
+    assert all(len(set(row)) == 3 for row in triplets.tolist())
+    assert {tuple(row) for row in triplets.tolist()} == set(itertools.permutations(range(5), 3))
+
+
+def test_three_view_form_by_hand():
+    views = tuple(torch.randn(6, 4, dtype=torch.float64) for _ in range(3))
+    delta_12, delta_13 = torch.rand(6).double(), torch.rand(6).double()
+    z1, z2, z3 = ((v.numpy() - v.numpy().mean()) / v.numpy().std(ddof=1) for v in views)
+    d12, d13 = (np.abs(z1 - z2) ** 1.2).mean(1), (np.abs(z1 - z3) ** 1.2).mean(1)
+    expected = np.abs(d12 * delta_13.numpy() - d13 * delta_12.numpy()).mean()
+    assert float(three_view_loss(views, delta_12, delta_13, 1.2)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_aligned_latents_cost_nothing_and_shuffled_ones_something():
+    """Points on a line whose distances are the knowledge distances (ell = 1) sit at the optimum."""
+    positions = torch.tensor([[0.0], [1.0], [3.0], [7.0]], dtype=torch.float64)
+    knowledge = (positions - positions.T).abs()
+    assert float(aligned_triplet_loss(latent_distances(positions, 1.0), knowledge)) < 1e-12
+    shuffled = positions[[2, 0, 3, 1]]
+    assert float(aligned_triplet_loss(latent_distances(shuffled, 1.0), knowledge)) > 0.1
+
+
+@given(seed=st.integers(0, 1000), scale=st.floats(0.01, 100), shift=st.floats(-50, 50))
+@settings(max_examples=30, deadline=None)
+def test_invariant_to_order_scale_and_shift(seed, scale, shift):
+    latents, labels, distances = batch(10, seed=seed)
+    module = AlignedTripletLoss(20, 1.2, distances).double()
+    expected = module(latents, labels)
+    order = torch.randperm(10, generator=torch.Generator().manual_seed(seed))
+    torch.testing.assert_close(module(latents[order], labels[order]), expected, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(module(latents * scale + shift, labels), expected, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("ell", [0.5, 1.0, 1.2, 2.0])
+@pytest.mark.parametrize(
+    "kind", ["duplicates", "constant", "one", "two", "three", "one class", "tiny", "huge"]
+)
+def test_value_and_gradient_stay_finite(kind, ell):
+    distances = torch.tensor([[0, 2, 4], [2, 0, 4], [4, 4, 0]]).float()
+    labels = torch.tensor([0, 1, 2, 0, 1, 2])
+    latents = torch.randn(6, 4, generator=torch.Generator().manual_seed(1))
+    if kind == "duplicates":
+        latents = latents[[0, 0, 0, 1, 1, 2]]
+    elif kind == "constant":
+        latents = torch.full((6, 4), 0.1)
+    elif kind in ("one", "two", "three"):
+        keep = ["one", "two", "three"].index(kind) + 1
+        latents, labels = latents[:keep], labels[:keep]
+    elif kind == "one class":
+        labels = torch.zeros(6, dtype=torch.long)
+    elif kind == "tiny":
+        latents = latents * 1e-25
+    elif kind == "huge":
+        latents = latents * 1e15
+    latents = latents.clone().requires_grad_()
+    loss = AlignedTripletLoss(20, ell, distances)(latents, labels)
+    assert torch.isfinite(loss)
+    if kind in ("constant", "one", "two"):
+        assert loss.item() == 0
+    loss.backward()
+    assert torch.isfinite(latents.grad).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_under_autocast(dtype):
+    latents, labels, distances = batch(16, features=32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = latents.to(dtype).requires_grad_()
+        loss = AlignedTripletLoss(20, 1.2, distances)(half, labels)
+    expected = AlignedTripletLoss(20, 1.2, distances)(latents.to(dtype).float(), labels)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-5)
+    loss.backward()
+    assert half.grad.dtype == dtype
+    assert torch.isfinite(half.grad).all()
+    assert half.grad.abs().sum() > 0
+
+
+def test_alpha_zero_is_the_baseline_and_alpha_scales():
+    latents, labels, distances = batch(8)
+    assert float(AlignedTripletLoss(0, 1.2, distances)(latents, labels)) == 0
+    one = AlignedTripletLoss(1, 1.2, distances)(latents, labels)
+    torch.testing.assert_close(AlignedTripletLoss(20, 1.2, distances)(latents, labels), 20 * one)
+
+
+def test_standardise_matches_the_demo_formula():
+    latents, _, _ = batch(8)
+    torch.testing.assert_close(standardise(latents), (latents - latents.mean()) / latents.std())
+
+
+def test_nan_latents_are_reported():
+    latents, labels, distances = batch(5)
+    latents[2, 1] = float("nan")
+    with pytest.raises(CkfrError, match=r"1 of 5 latents are NaN"):
+        AlignedTripletLoss(20, 1.2, distances)(latents, labels)
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda: AlignedTripletLoss(-1, 1.2, torch.zeros(2, 2)), "alpha is -1"),
+        (lambda: AlignedTripletLoss(1, 0, torch.zeros(2, 2)), "ell is 0"),
+        (lambda: AlignedTripletLoss(1, 1.2, torch.zeros(2, 3)), "equal squares"),
+        (lambda: AlignedTripletLoss(1, 1.2, torch.eye(2)), "Class 0 is 1.0 away from itself"),
+        (lambda: AlignedTripletLoss(1, 1.2, -torch.ones(2, 2)), "Classes 0 and 0 are -1.0 apart"),
+        (
+            lambda: AlignedTripletLoss(1, 1.2, torch.zeros(2, 2))(torch.zeros(3, 2), torch.zeros(2).long()),
+            "one label",
+        ),
+        (
+            lambda: AlignedTripletLoss(1, 1.2, torch.zeros(2, 2))(torch.zeros(3, 2), torch.tensor([0, 1, 2])),
+            "expected 0 to 1",
+        ),
+        (lambda: latent_distances(torch.zeros(3)), r"\(batch, features\)"),
+        (lambda: aligned_triplet_loss(torch.zeros(3, 3), torch.zeros(4, 4)), "equal squares"),
+        (
+            lambda: sampled_triplet_loss(torch.zeros(3, 3), torch.zeros(3, 3), torch.tensor([[0, 1, 3]])),
+            "from 0 to 2",
+        ),
+        (lambda: draw_triplets(2), "at least 3"),
+    ],
+)
+def test_wrong_input_gets_one_sentence(call, sentence):
+    with pytest.raises(CkfrError, match=sentence) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+
+
+def test_memory_grows_with_the_square_not_the_cube():
+    """At B = 1500 the (B, B, B) tensor of a broadcast would hold 27 GB; this must simply run."""
+    latents = torch.randn(1500, 8, requires_grad=True)
+    labels = torch.arange(1500) % 10
+    distances = (torch.arange(10)[:, None] - torch.arange(10)[None]).abs().float()
+    loss = AlignedTripletLoss(1, 1.2, distances)(latents, labels)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert latents.grad.abs().sum() > 0
