@@ -234,7 +234,7 @@ def _run_with_bar(command: list[str], folder: Path, title: str, size: int | None
     """Run a download and show its progress by the bytes that have arrived; returns its messages."""
 
     def arrived() -> int:
-        return sum(path.stat().st_size for path in folder.rglob("*.deb*") if path.is_file())
+        return sum(path.stat().st_size for path in folder.rglob("*.deb") if path.is_file())
 
     language = {**os.environ, "LC_ALL": "C"}
     with (
