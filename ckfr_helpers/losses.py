@@ -11,6 +11,7 @@ There is no margin: the knowledge distances say how far apart is far enough. Sou
 exact sum over all triplets of a batch in O(B² log B) is this project's.
 """
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -86,10 +87,10 @@ def latent_distances(latents: Tensor, ell: float = 1.2, *, standardised: bool = 
 class _AllTriplets(torch.autograd.Function):
     """Sum over ordered triplets of |d_ap δ_an − d_an δ_ap|, with its gradient, anchor by anchor.
 
-    For one anchor, each other sample j is a vector v_j = (δ_aj, d_aj), and the summand is the size of the
-    cross product v_p × v_n. Sorted by angle, every cross product with a later vector is non-negative, so
-    the absolute value disappears and running sums of δ and d give the total. Parallel vectors have cross
-    product 0; they get gradient 0 from each other, as |x| does at 0.
+    For one anchor, each other sample j is a vector v_j = (δ_aj, d_aj) with d_aj ≥ 0, and the summand is
+    the size of the cross product v_p × v_n. Sorted by angle, every cross product with a later vector is
+    non-negative, so the absolute value disappears and running sums of δ and d give the total. Parallel
+    vectors have cross product 0; they get gradient 0 from each other, as |x| does at 0.
     """
 
     @staticmethod
@@ -104,17 +105,24 @@ class _AllTriplets(torch.autograd.Function):
         step = max(1, _CHUNK_ENTRIES // size)
         for start in range(0, size, step):
             rows = slice(start, min(start + step, size))
-            angle, order, d, delta, sign = _by_angle(latent[rows].to(wide), knowledge[rows].to(wide))
-            d_before, d_after = _sums_around(angle, d)
-            delta_before, delta_after = _sums_around(angle, delta)
+            d, delta = latent[rows].to(wide), knowledge[rows].to(wide)  # (rows, B)
+            length = d + delta.abs()
+            nothing = length == 0  # the zero vector has no angle, no effect and no slope
+            # −δ/(d+|δ|) grows with the angle from 0 to π and needs no trigonometry.
+            angle = delta.neg().div_(length.masked_fill(nothing, 1))
+            order = _argsort_rows(angle)
+            begin, end = _ties(angle.gather(1, order))
+            d, delta = d.gather(1, order), delta.gather(1, order)
+            d_before, d_after = _sums_around(d, begin, end)
+            delta_before, delta_after = _sums_around(delta, begin, end)
             # Each unordered pair {p, n} once here; the factor 2 for (p, n) and (n, p) comes at the end.
-            total += (d * delta_before - delta * d_before).sum()
-            if latent_grad is not None:
-                slope = sign * (delta_before - delta_after)
-                latent_grad[rows].scatter_(1, order, slope.to(latent.dtype))
-            if knowledge_grad is not None:
-                slope = sign * (d_after - d_before)
-                knowledge_grad[rows].scatter_(1, order, slope.to(knowledge.dtype))
+            total += torch.sum(d * delta_before - delta * d_before)
+            for gradient, slope in (
+                (latent_grad, delta_before - delta_after),
+                (knowledge_grad, d_after - d_before),
+            ):
+                if gradient is not None:
+                    gradient[rows].scatter_(1, order, slope.to(gradient.dtype)).masked_fill_(nothing, 0)
         ctx.save_for_backward(latent_grad, knowledge_grad)
         return (2 * total).to(latent.dtype)
 
@@ -124,29 +132,27 @@ class _AllTriplets(torch.autograd.Function):
         return tuple(None if g is None else 2 * gradient * g for g in ctx.saved_tensors)  # type: ignore
 
 
-def _by_angle(d: Tensor, delta: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Each row's vectors (δ, d) turned into the upper half-plane and sorted by angle there.
-
-    Turning a vector round changes no |cross product|, so distances a rounding error below zero are safe.
-
-    Returns:
-        angle key, order, d and δ in that order and turned, and the sign that turned each (0 for the
-        zero vector, which has no angle and no effect): all (rows, B).
-    """
-    sign = torch.where(d == 0, delta.sign(), d.sign())
-    size = d.abs() + delta.abs()
-    # −δ/(|d|+|δ|) grows with the angle from 0 to π and needs no trigonometry.
-    angle, order = torch.where(size > 0, -sign * delta / torch.where(size > 0, size, 1.0), 0.0).sort(dim=1)
-    sign = sign.gather(1, order)
-    return angle, order, sign * d.gather(1, order), sign * delta.gather(1, order), sign
+def _argsort_rows(keys: Tensor) -> Tensor:
+    # On a CPU NumPy's vectorised sort is about four times as fast as torch's.
+    if keys.device.type == "cpu":
+        return torch.from_numpy(np.argsort(keys.numpy(), axis=1))
+    return keys.argsort(dim=1)
 
 
-def _sums_around(angle: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """For each entry of a row sorted by ``angle``: sum of ``values`` at smaller, and at larger, angles."""
+def _ties(angle: Tensor) -> tuple[Tensor, Tensor]:
+    """For each entry of a sorted row, where its run of equal entries begins and ends (exclusive)."""
+    size = angle.shape[1]
+    place = torch.arange(size, device=angle.device)
+    opens = angle[:, 1:] != angle[:, :-1]  # (rows, B − 1): a new run starts at the next place
+    begin = torch.nn.functional.pad(torch.where(opens, place[1:], 0), (1, 0)).cummax(1).values
+    end = torch.nn.functional.pad(torch.where(opens, place[1:], size), (0, 1), value=size)
+    return begin, end.flip(1).cummin(1).values.flip(1)
+
+
+def _sums_around(values: Tensor, begin: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
+    """For each entry of sorted rows: the sum of ``values`` before its run of ties, and after it."""
     running = torch.nn.functional.pad(values.cumsum(1), (1, 0))  # (rows, B + 1)
-    before = running.gather(1, torch.searchsorted(angle, angle, right=False))
-    after = running[:, -1:] - running.gather(1, torch.searchsorted(angle, angle, right=True))
-    return before, after
+    return running.gather(1, begin), running[:, -1:] - running.gather(1, end)
 
 
 def aligned_triplet_loss(latent: Tensor, knowledge: Tensor) -> Tensor:
@@ -174,6 +180,12 @@ def aligned_triplet_loss(latent: Tensor, knowledge: Tensor) -> Tensor:
         diagonal = torch.eye(size, dtype=torch.bool, device=latent.device)
         latent = latent.to(dtype).masked_fill(diagonal, 0)
         knowledge = knowledge.to(dtype).masked_fill(diagonal, 0)
+        if latent.min() < 0 or knowledge.min() < 0:
+            # Only rounding or a numerical gradient check gets here. Turning a vector (δ, d) round leaves
+            # the size of its cross products alone and brings it into the half-plane that sorting needs.
+            below = (latent < 0) | ((latent == 0) & (knowledge < 0))
+            turn = torch.where(below, -1.0, 1.0).to(dtype)
+            latent, knowledge = latent * turn, knowledge * turn
         return _AllTriplets.apply(latent, knowledge) / (size * (size - 1) * (size - 2))
 
 
@@ -329,5 +341,6 @@ def _check_square(latent: Tensor, knowledge: Tensor) -> None:
         shapes = f"{tuple(latent.shape)} and {tuple(knowledge.shape)}"
         raise CkfrError(f"Distances have shapes {shapes}; expected two equal squares.")
     for name, matrix in (("latent", latent), ("knowledge", knowledge)):
-        if not torch.isfinite(matrix).all():
+        # The sum is one pass; only if it is not finite is a closer look needed (it may merely overflow).
+        if not torch.isfinite(matrix.sum()) and not torch.isfinite(matrix).all():
             raise CkfrError(f"A {name} distance is NaN or infinite; expected finite numbers.")
