@@ -1,0 +1,176 @@
+"""The command line: ``ckfr train``, ``ckfr evaluate``, ``ckfr fetch``, ``ckfr demo``.
+
+Wrong input ends with one sentence on standard error and status 2; Ctrl-C with status 130 once the state is
+saved. Heavy imports wait until a command needs them, so that ``--help`` answers at once.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ckfr_helpers.runtime import CkfrError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except CkfrError as error:
+        print(f"ckfr: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as stop:
+        print(f"\nckfr: {stop or 'Stopped.'} The same command goes on from there.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _train(options: argparse.Namespace) -> None:
+    from ckfr_helpers.training import train
+
+    run = train(_config(options), options.out, progress=not options.quiet)
+    print(f"Kept in {run.folder}; test scores of epoch {_best(run.history)} of {len(run.history)}:")
+    _print_scores(run.scores)
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from ckfr_helpers.training import evaluate
+
+    scores = evaluate(options.folder, options.split, progress=not options.quiet)
+    print(json.dumps(scores, indent=1)) if options.json else _print_scores(scores)
+
+
+def _fetch(options: argparse.Namespace) -> None:
+    from ckfr_helpers import datasets
+
+    print(f"{options.name} is at {datasets.fetch(options.name, options.root)}")
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from ckfr_helpers.demo import build_demo
+
+    page = build_demo(options.out, options.notebooks)
+    print(f"Open {page}")
+
+
+def _config(options: argparse.Namespace) -> Any:
+    """Settings from the command line, filled in for the data set that is there."""
+    from ckfr_helpers.training import TrainConfig
+
+    given = {
+        f.name: getattr(options, f.name) for f in dataclasses.fields(TrainConfig) if hasattr(options, f.name)
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    if "data" not in given:
+        given["data"] = _data_that_is_there(given.get("root"))
+    extra = dict(_key_value(text) for text in options.option)
+    if options.background_bias is not None:
+        extra["background_bias"] = options.background_bias
+    if given["data"] == "photos":
+        given.setdefault("size", 160)
+    return TrainConfig(**given, data_options=extra)
+
+
+def _data_that_is_there(root: str | None) -> str:
+    """The original demo's data set where its folder is; else the embedded photos, said aloud."""
+    from ckfr_helpers.datasets.mini_imagenet import CSV_FILES, FOLDER
+    from ckfr_helpers.runtime import data_root
+
+    base = Path(root) if root is not None else data_root()
+    if any((place / CSV_FILES[0]).is_file() for place in (base / FOLDER, base)):
+        return "mini-imagenet"
+    print(f"{base / FOLDER} is not there, so this trains on the embedded photos; --data names another set.")
+    return "photos"
+
+
+def _key_value(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise CkfrError(f"--option {text!r} is not of the form NAME=VALUE, e.g. scenes=2000.")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value
+
+
+def _best(history: list[dict[str, float]]) -> int:
+    return max(range(len(history)), key=lambda i: history[i]["val_top1"]) + 1
+
+
+def _print_scores(scores: dict[str, float]) -> None:
+    width = max(map(len, scores))
+    for name, value in scores.items():
+        print(f"  {name:<{width}}  {value:.4f}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="ckfr", description="Categorical Knowledge Fused Recognition.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_train(
+        commands.add_parser("train", help="train a classifier, with the aligned triplet loss or without")
+    )
+
+    evaluate = commands.add_parser("evaluate", help="score a finished run")
+    evaluate.add_argument("folder", type=Path, help="folder of the run")
+    evaluate.add_argument("--split", default="test", help="train, val or test (default: test)")
+    evaluate.add_argument("--json", action="store_true", help="print JSON")
+    evaluate.add_argument("--quiet", action="store_true", help="no progress bars")
+    evaluate.set_defaults(run=_evaluate)
+
+    fetch = commands.add_parser("fetch", help="bring a data set here")
+    fetch.add_argument("name", help="photos, cifar10, cifar100, tiny-imagenet, mini-imagenet or wordnet")
+    fetch.add_argument("--root", type=Path, help="folder for data (default: $CKFR_DATA, else data/)")
+    fetch.set_defaults(run=_fetch)
+
+    demo = commands.add_parser("demo", help="run the notebooks on the embedded photos and gather one page")
+    demo.add_argument("--out", type=Path, default=Path("site"), help="folder for the page (default: site)")
+    demo.add_argument("--notebooks", type=Path, help="folder of the notebooks (default: the checkout's)")
+    demo.set_defaults(run=_demo)
+    return parser
+
+
+def _add_train(train: argparse.ArgumentParser) -> None:
+    # The original demo's four options, with its defaults; the rest of the settings follow.
+    add = train.add_argument
+    add("--alpha", type=float, help="weight of the aligned triplet loss; 0 is the baseline (default: 20)")
+    add("--ell", type=float, help="exponent of the latent distance (default: 1.2)")
+    add("--epochs", type=int, help="passes over the training split (default: 100)")
+    add("--lr", type=float, help="Adam's learning rate (default: 1e-5)")
+    add("--batch-size", type=int, help="images a step, over all processes together (default: 32)")
+    add(
+        "--data", help="mini-imagenet (default where it is there), photos, tiny-imagenet, cifar10 or cifar100"
+    )
+    add("--root", help="folder of the data (default: $CKFR_DATA, else data/)")
+    add("--background-bias", type=float, help="photos: how often the background betrays the class, 0 to 1")
+    add("--option", action="append", default=[], metavar="NAME=VALUE", help="further option of the data set")
+    add("--measure", help="knowledge distance: path (default), lca_height or wu_palmer")
+    add("--distances", help="file of class distances in place of a measure: .npz, or the demo's .npy")
+    add("--knowledge-scale", type=float, help="factor on the knowledge distances (default: 0.1)")
+    add("--model", help="backbone (default: wide_resnet50_2 on a GPU, efficientnet_lite0 on a CPU)")
+    add("--weights", help="local state dict in torchvision's layout, in place of a download")
+    add("--from-scratch", dest="pretrained", action="store_false", default=None, help="no ImageNet weights")
+    add("--freeze", type=int, help="number of leading stages held still (default: 0)")
+    add("--weight-decay", type=float, help="Adam's L2 penalty (default: 0)")
+    add("--lr-step", type=int, help="epochs between learning-rate drops (default: 30)")
+    add("--lr-gamma", type=float, help="factor of each drop (default: 0.1)")
+    add("--transform", help="pixel pipeline: original (default) or light")
+    add("--size", type=int, help="side of the input images (default: 224; photos 160)")
+    add(
+        "--normalise", action="store_true", default=None, help="normalise inputs (the original demo does not)"
+    )
+    add("--seed", type=int, help="default 0")
+    add("--precision", help="32-true (default), 16-mixed, bf16-mixed, …")
+    add("--accelerator", help="auto (default), cpu, cuda or mps")
+    add("--devices", type=int, help="processes on this machine (default: 1; torchrun overrides it)")
+    add("--workers", type=int, help="loader processes for each training process (default: one per core)")
+    add("--out", type=Path, help="folder of the run (default: runs/, named after the settings)")
+    add("--quiet", action="store_true", help="no progress bars")
+    train.set_defaults(run=_train)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,126 @@
+"""Everything that decides a run's result, in one frozen, comparable record."""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from ckfr_helpers.runtime import CkfrError
+
+# What may change between stopping and resuming: none of these alters an epoch that is already done.
+RESUMABLE = ("epochs", "workers", "accelerator", "root")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Settings of one run; the defaults are the original demo's where it has them.
+
+    Attributes:
+        data: name of the image source, as in ``ckfr fetch NAME``.
+        root: folder of the data; None for the usual place.
+        data_options: further options of the source, e.g. ``{"background_bias": 0.9}``.
+        model: backbone; None for the default of the device.
+        pretrained: start from ImageNet weights.
+        weights: local state dict in place of a download.
+        freeze: number of leading stages held still.
+        alpha: weight of the aligned triplet loss (demo: 20); 0 is the cross-entropy baseline.
+        ell: exponent of the latent distance (demo: 1.2).
+        measure: knowledge distance: "path", "lca_height" or "wu_palmer".
+        distances: file with class distances (.npz of a `Hierarchy`, or the demo's ``pseudo_distances.npy``)
+            to use in place of ``measure``.
+        knowledge_scale: factor on the knowledge distances (demo: 0.1).
+        epochs: passes over the training split (demo: 100).
+        lr: Adam's learning rate (demo: 1e-5).
+        weight_decay: Adam's L2 penalty (demo: 0).
+        lr_step: epochs between learning-rate drops (demo: 30).
+        lr_gamma: factor of each drop (demo: 0.1).
+        batch_size: images a step, over all processes together (demo: 32).
+        transform: pixel pipeline, "original" or "light".
+        size: side of the input images in pixels.
+        normalise: subtract the weights' mean and divide by their deviation (the demo does not).
+        seed: seeds initialisation, order, augmentation and dropout.
+        precision: Lightning Fabric's name, e.g. "32-true", "16-mixed", "bf16-mixed".
+        accelerator: "auto", "cpu", "cuda" or "mps".
+        devices: processes on this machine; torchrun overrides it.
+        workers: loader processes for each training process; None for one per core.
+    """
+
+    data: str = "mini-imagenet"
+    root: str | None = None
+    data_options: dict[str, Any] = field(default_factory=dict)
+    model: str | None = None
+    pretrained: bool = True
+    weights: str | None = None
+    freeze: int = 0
+    alpha: float = 20.0
+    ell: float = 1.2
+    measure: str = "path"
+    distances: str | None = None
+    knowledge_scale: float = 0.1
+    epochs: int = 100
+    lr: float = 1e-5
+    weight_decay: float = 0.0
+    lr_step: int = 30
+    lr_gamma: float = 0.1
+    batch_size: int = 32
+    transform: str = "original"
+    size: int = 224
+    normalise: bool = False
+    seed: int = 0
+    precision: str = "32-true"
+    accelerator: str = "auto"
+    devices: int = 1
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, low in (
+            ("epochs", 1),
+            ("batch_size", 1),
+            ("lr_step", 1),
+            ("size", 8),
+            ("devices", 1),
+            ("seed", 0),
+        ):
+            if getattr(self, name) < low:
+                raise CkfrError(f"{name} is {getattr(self, name)}; expected at least {low}.")
+        for name in ("lr", "ell", "knowledge_scale", "lr_gamma"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise CkfrError(f"{name} is {getattr(self, name)}; expected a positive number.")
+        for name in ("alpha", "weight_decay", "freeze"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise CkfrError(f"{name} is {getattr(self, name)}; expected zero or a positive number.")
+
+    def to_json(self) -> str:
+        """The settings as indented JSON."""
+        return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], source: str | Path = "the configuration") -> Self:
+        """Settings from a mapping, e.g. read from JSON.
+
+        Raises:
+            CkfrError: if a name is none of the attributes.
+        """
+        known = {f.name for f in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise CkfrError(
+                f"{source} has the unknown setting {unknown[0]!r}; expected {', '.join(sorted(known))}."
+            )
+        return cls(**values)
+
+    def run_name(self) -> str:
+        """A folder name that tells runs apart at a glance; the full settings are stored inside."""
+        bias = self.data_options.get("background_bias")
+        parts = [self.data, *([f"bias{bias:g}"] if bias is not None else []), self.model or "model"]
+        method = f"alpha{self.alpha:g}_ell{self.ell:g}_{self.measure}" if self.alpha else "baseline"
+        return "_".join([*parts, method, f"seed{self.seed}"])
+
+    def difference(self, other: "TrainConfig") -> str | None:
+        """The first setting in which two runs differ so that one cannot continue the other, in words."""
+        for f in dataclasses.fields(self):
+            mine, theirs = getattr(self, f.name), getattr(other, f.name)
+            if f.name not in RESUMABLE and mine != theirs:
+                return f"{f.name} is {mine!r} here and {theirs!r} there"
+        return None

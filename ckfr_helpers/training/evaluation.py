@@ -1,0 +1,93 @@
+"""What a trained model says of a split, and every score the series reports."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from ckfr_helpers import metrics
+
+
+class Predictions(NamedTuple):
+    """Outputs for one split, one row an example, ordered by index.
+
+    Attributes:
+        logits: (N, K) float32.
+        latents: (N, D) float32.
+        labels: (N,) int64.
+        indices: (N,) int64, the example's place in its source.
+    """
+
+    logits: np.ndarray
+    latents: np.ndarray
+    labels: np.ndarray
+    indices: np.ndarray
+
+
+@torch.inference_mode()
+def predict(model: nn.Module, loader: Iterable, fabric: Fabric | None = None) -> Predictions:
+    """Logits and latents of every example of a loader, gathered over all processes.
+
+    Args:
+        model: has ``embed`` and ``classify``; evaluation mode is set here and the old mode restored.
+        loader: batches of (inputs, labels, indices).
+        fabric: the engine that the model runs under; None for the model's own device, alone.
+    """
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    columns: list[list[Tensor]] = [[], [], [], []]
+    try:
+        for inputs, labels, indices in loader:
+            inputs = inputs.to(device, non_blocking=True)
+            if fabric is not None:
+                with fabric.autocast():
+                    latents = model.embed(inputs)
+                    logits = model.classify(latents)
+            else:
+                latents = model.embed(inputs)
+                logits = model.classify(latents)
+            batch = [logits.float(), latents.float(), labels.to(device), indices.to(device)]
+            if fabric is not None and fabric.world_size > 1:
+                batch = [part.flatten(0, 1) for part in fabric.all_gather(batch)]
+            for column, part in zip(columns, batch, strict=True):
+                column.append(part.cpu())
+    finally:
+        model.train(was_training)
+    logits, latents, labels, indices = (torch.cat(column).numpy() for column in columns)
+    # Several processes fill the last batch up with repeats; the index tells them.
+    _, first = np.unique(indices, return_index=True)
+    return Predictions(logits[first], latents[first], labels[first], indices[first])
+
+
+def score(
+    predictions: Predictions, distances: np.ndarray, knowledge: np.ndarray | None = None
+) -> dict[str, float]:
+    """Accuracy, how bad the mistakes are, the free CRM decisions, and how well latents follow the tree.
+
+    Args:
+        predictions: from `predict`.
+        distances: (K, K) class distances, unscaled, so that severities read in their own unit.
+        knowledge: (K, K) the distances that latents are compared with, if they are others.
+
+    Returns:
+        `metrics.hierarchical_metrics` of the argmax; the same under ``crm_`` for minimum-risk decisions;
+        "cross_entropy"; and ``alignment_…`` correlations of latent and knowledge distances.
+    """
+    logits = torch.from_numpy(predictions.logits).double()
+    labels = predictions.labels
+    scores = dict(metrics.hierarchical_metrics(predictions.logits, labels, distances))
+    scores["cross_entropy"] = float(nn.functional.cross_entropy(logits, torch.from_numpy(labels)))
+    risks = logits.softmax(1).numpy() @ distances.T.astype(
+        np.float64
+    )  # (N, K): expected distance of each answer
+    for name, value in metrics.hierarchical_metrics(-risks, labels, distances).items():
+        scores[f"crm_{name}"] = value
+    for name, value in metrics.alignment(
+        predictions.latents, labels, distances if knowledge is None else knowledge
+    ).items():
+        scores[f"alignment_{name}"] = value
+    return scores

@@ -1,0 +1,343 @@
+"""The loop and its checkpoints, on pictures made here: learning, repeatability, resuming, refusing."""
+
+import csv
+import dataclasses
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ckfr_helpers import __main__ as cli
+from ckfr_helpers import datasets
+from ckfr_helpers.datasets.base import Example, ImageSource
+from ckfr_helpers.hierarchy import Hierarchy
+from ckfr_helpers.losses import AlignedTripletLoss
+from ckfr_helpers.runtime import CkfrError
+from ckfr_helpers.training import (
+    CachedFeatures,
+    Interrupted,
+    TrainConfig,
+    cache_features,
+    evaluate,
+    fit,
+    load_run,
+    predict,
+    score,
+    train,
+)
+
+TREE = Hierarchy.from_nested({"thing": {"warm": ["red", "orange"], "cold": ["blue", "green"]}})
+COLOURS = {"red": (220, 30, 30), "orange": (230, 140, 20), "blue": (30, 40, 220), "green": (30, 180, 60)}
+
+
+class Colours(ImageSource):
+    """Patches of one colour with noise: four classes in two groups, learnable in seconds."""
+
+    def __init__(self, split: str, root=None, per_class: int = 24) -> None:
+        self.name, self.split, self.hierarchy = "colours", split, TREE
+        self.labels = np.arange(4 * per_class) % 4
+        self._seed = {"train": 0, "val": 1, "test": 2}[split]
+
+    def __getitem__(self, index: int) -> Example:
+        label = int(self.labels[index])
+        generator = torch.Generator().manual_seed(1000 * self._seed + index)
+        noise = torch.randint(-60, 60, (3, 32, 32), generator=generator)
+        colour = torch.tensor(COLOURS[self.classes[label]])[:, None, None]
+        return Example((colour + noise).clamp(0, 255).to(torch.uint8), label, None, None)
+
+
+@pytest.fixture(autouse=True)
+def _colours(monkeypatch):
+    opened = datasets.open_source
+
+    def open_source(name, split, root=None, **options):
+        return Colours(split, root, **options) if name == "colours" else opened(name, split, root, **options)
+
+    monkeypatch.setattr(datasets, "open_source", open_source)
+
+
+def settings(**changes) -> TrainConfig:
+    base = {
+        "data": "colours", "model": "resnet18", "pretrained": False, "size": 32, "transform": "light",
+        "epochs": 2, "lr": 1e-3, "batch_size": 24, "workers": 0, "accelerator": "cpu",
+    }  # fmt: skip
+    return TrainConfig(**{**base, **changes})
+
+
+def without_times(history):
+    return [{k: v for k, v in row.items() if k != "images_per_second"} for row in history]
+
+
+def weights_equal(a: nn.Module, b: nn.Module) -> bool:
+    return all(
+        torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True)
+    )
+
+
+def test_defaults_are_the_demos():
+    config = TrainConfig()
+    assert (config.alpha, config.ell, config.lr, config.batch_size, config.epochs) == (20, 1.2, 1e-5, 32, 100)
+    assert (config.knowledge_scale, config.measure, config.lr_step, config.lr_gamma) == (0.1, "path", 30, 0.1)
+    assert (config.transform, config.size, config.normalise, config.weight_decay) == (
+        "original",
+        224,
+        False,
+        0,
+    )
+
+
+def test_a_run_learns_and_leaves_a_complete_folder(tmp_path):
+    run = train(settings(epochs=3), tmp_path, progress=False)
+    assert run.scores["top1"] > 0.6
+    assert {"crm_top1", "mistake_severity", "hdist@1", "cross_entropy"} <= set(run.scores)
+    rows = list(csv.DictReader((tmp_path / "history.csv").open()))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert float(rows[0]["train_metric"]) > 0
+    assert float(rows[-1]["train_cross_entropy"]) < float(rows[0]["train_cross_entropy"])
+    assert json.loads((tmp_path / "config.json").read_text()) == dataclasses.asdict(run.config)
+    assert json.loads((tmp_path / "scores.json").read_text())["scores"]["top1"] == run.scores["top1"]
+    again = load_run(tmp_path)
+    assert weights_equal(again.model, run.model)
+    assert evaluate(tmp_path, "test", progress=False) == pytest.approx(run.scores, rel=1e-5, nan_ok=True)
+
+
+def test_the_metric_term_pulls_latents_towards_the_tree():
+    """Same start, same data: with alpha the correlation of latent and tree distances must end up higher."""
+    found = {}
+    for alpha in (0.0, 20.0):
+        config = settings(alpha=alpha, epochs=6, knowledge_scale=1.0)
+        torch.manual_seed(0)
+        model = TwoLayers()
+        data = {split: cached(split) for split in ("train", "val")}
+        loss = AlignedTripletLoss(alpha, 1.2, TREE.distances("path"))
+        fit(
+            model, loss, data["train"].loader(24, True), data["val"].loader(24, False), config, progress=False
+        )
+        latents = predict(model, data["val"].loader(24, False)).latents
+        latent = np.abs(latents[:, None] - latents[None]).mean(-1)
+        tree = TREE.distances("path")[data["val"].labels][:, data["val"].labels]
+        upper = np.triu_indices(len(latent), 1)
+        found[alpha] = np.corrcoef(latent[upper], tree[upper])[0, 1]
+    assert found[20.0] > found[0.0] + 0.02
+
+
+class TwoLayers(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(3, 16), nn.ReLU(), nn.Dropout(0.1), nn.Linear(16, 8))
+        self.classifier = nn.Linear(8, 4)
+
+    def embed(self, x):
+        return self.body(x)
+
+    def classify(self, z):
+        return self.classifier(z)
+
+
+def cached(split: str) -> CachedFeatures:
+    source = Colours(split)
+    means = torch.stack([source[i].image.float().mean((1, 2)) / 255 for i in range(len(source))])
+    return CachedFeatures(means, torch.as_tensor(source.labels), torch.arange(len(source)))
+
+
+def test_two_equal_runs_are_equal_to_the_bit(tmp_path):
+    first = train(settings(), tmp_path / "a", progress=False)
+    second = train(settings(workers=1), tmp_path / "b", progress=False)
+    assert without_times(first.history) == without_times(second.history)
+    assert weights_equal(first.model, second.model)
+    assert first.scores == pytest.approx(second.scores, rel=0, abs=0, nan_ok=True)
+
+
+@pytest.mark.parametrize("stop_at", [1, 3, 4, 6])
+def test_a_run_stopped_at_any_step_ends_as_if_undisturbed(tmp_path, stop_at, monkeypatch):
+    """A real signal to this process after ``stop_at`` of 8 steps; dropout makes generator state matter."""
+    config = settings(model="mobilenet_v2", epochs=2, batch_size=24)
+    undisturbed = train(config, tmp_path / "whole", progress=False)
+    from ckfr_helpers.training import loop
+
+    steps = {"done": 0}
+    step = loop._step
+
+    def counted(*arguments):
+        step(*arguments)
+        steps["done"] += 1
+        if steps["done"] == stop_at:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(loop, "_step", counted)
+    with pytest.raises(Interrupted, match="Stopped in epoch"):
+        train(config, tmp_path / "cut", progress=False)
+    monkeypatch.setattr(loop, "_step", step)
+    resumed = train(config, tmp_path / "cut", progress=False)
+    assert without_times(resumed.history) == without_times(undisturbed.history)
+    assert weights_equal(resumed.model, undisturbed.model)
+
+
+def test_a_finished_run_can_be_given_more_epochs(tmp_path):
+    train(settings(epochs=1), tmp_path / "short", progress=False)
+    longer = train(settings(epochs=2), tmp_path / "short", progress=False)
+    whole = train(settings(epochs=2), tmp_path / "whole", progress=False)
+    assert without_times(longer.history) == without_times(whole.history)
+
+
+def test_another_configuration_is_refused_in_one_sentence(tmp_path):
+    train(settings(epochs=1), tmp_path, progress=False)
+    with pytest.raises(CkfrError, match=r"other settings \(alpha is 5.0 here and 20.0 there\)") as caught:
+        train(settings(epochs=1, alpha=5.0), tmp_path, progress=False)
+    assert "\n" not in str(caught.value)
+    assert json.loads((tmp_path / "config.json").read_text())["alpha"] == 20.0
+
+
+@pytest.mark.parametrize("damage", ["cut", "foreign", "pickle"])
+def test_a_damaged_checkpoint_names_itself(tmp_path, damage):
+    train(settings(epochs=1), tmp_path, progress=False)
+    last = tmp_path / "last.pt"
+    if damage == "cut":
+        last.write_bytes(last.read_bytes()[: last.stat().st_size // 2])
+    elif damage == "foreign":
+        torch.save({"weights": torch.zeros(3)}, last)
+    else:
+        last.write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+    with pytest.raises(CkfrError, match=r"last\.pt") as caught:
+        train(settings(epochs=2), tmp_path, progress=False)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_crash_while_saving_keeps_the_old_checkpoint(tmp_path, monkeypatch):
+    train(settings(epochs=1), tmp_path, progress=False)
+    before = (tmp_path / "last.pt").read_bytes()
+    save = torch.save
+
+    def full_disk(state, path):
+        save({"half": 1}, path)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        train(settings(epochs=2), tmp_path, progress=False)
+    assert (tmp_path / "last.pt").read_bytes() == before
+    assert not list(tmp_path.glob(".*.tmp"))
+
+
+def test_a_diverging_run_says_so(tmp_path):
+    with pytest.raises(CkfrError, match=r"lower|learning rate"):
+        train(settings(lr=1e30, epochs=5), tmp_path, progress=False)
+
+
+def test_the_best_epoch_is_the_one_kept(tmp_path):
+    run = train(settings(epochs=4, lr=3e-3), tmp_path, progress=False)
+    best = max(range(4), key=lambda i: run.history[i]["val_top1"])
+    saved = torch.load(tmp_path / "best.pt", weights_only=True)
+    assert saved["epoch"] == best
+    assert evaluate(tmp_path, "val", progress=False)["top1"] == pytest.approx(run.history[best]["val_top1"])
+
+
+def test_cached_trunk_and_tail_predict_as_the_whole_network():
+    from ckfr_helpers.training.run import make_model, split_loader
+
+    config = settings(freeze=2)
+    model = make_model(config, 4)
+    loader = split_loader(config, Colours("val"), model)
+    trunk, tail = model.split(2)
+    features = cache_features(trunk, loader, dtype=torch.float32, progress=False)
+    whole = predict(model, loader)
+    parts = predict(tail, features.loader(10, train=False))
+    np.testing.assert_allclose(parts.logits, whole.logits, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(parts.indices, whole.indices)
+
+
+def test_scores_agree_with_scikit_learn_and_crm_by_hand():
+    from sklearn.metrics import accuracy_score, log_loss
+
+    generator = np.random.default_rng(0)
+    logits, labels = generator.normal(size=(60, 4)), np.arange(60) % 4
+    from ckfr_helpers.training import Predictions
+
+    distances = TREE.distances("path")
+    seen = Predictions(logits.astype(np.float32), generator.normal(size=(60, 5)), labels, np.arange(60))
+    scores = score(seen, distances)
+    probabilities = np.exp(seen.logits) / np.exp(seen.logits).sum(1, keepdims=True)
+    assert scores["top1"] == pytest.approx(accuracy_score(labels, logits.argmax(1)))
+    assert scores["cross_entropy"] == pytest.approx(log_loss(labels, probabilities), rel=1e-5)
+    decided = [
+        min(range(4), key=lambda k: sum(distances[k, j] * p[j] for j in range(4))) for p in probabilities
+    ]
+    assert scores["crm_top1"] == pytest.approx(accuracy_score(labels, decided))
+    assert scores["crm_hdist@1"] == pytest.approx(
+        np.mean([distances[d, y] for d, y in zip(decided, labels, strict=True)])
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["train", "--data", "nothing"], "no image source 'nothing'"),
+        (["train", "--data", "colours", "--alpha", "-1"], "alpha is -1"),
+        (["train", "--data", "colours", "--model", "resnet17", "--from-scratch"], "resnet17"),
+        (["train", "--data", "colours", "--option", "scenes"], "NAME=VALUE"),
+        (
+            ["train", "--data", "colours", "--measure", "feet", "--model", "resnet18", "--from-scratch"],
+            "feet",
+        ),
+        (["evaluate", "no-such-folder"], "no checkpoint"),
+        (["fetch", "nothing"], "no data set 'nothing'"),
+    ],
+)
+def test_the_command_line_answers_wrong_input_with_one_sentence(arguments, sentence, capsys, tmp_path):
+    extra = ["--out", str(tmp_path / "run")] if arguments[0] == "train" else []
+    assert cli.main([*arguments, *extra]) == 2
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert error.count("\n") == 1
+
+
+def test_the_command_line_trains_and_evaluates(tmp_path, capsys):
+    flags = [
+        "--model",
+        "resnet18",
+        "--from-scratch",
+        "--size",
+        "32",
+        "--transform",
+        "light",
+        "--accelerator",
+        "cpu",
+    ]
+    more = [
+        "--alpha",
+        "20",
+        "--ell",
+        "1.2",
+        "--epochs",
+        "1",
+        "--lr",
+        "1e-3",
+        "--workers",
+        "0",
+        "--batch-size",
+        "24",
+    ]
+    where = ["--out", str(tmp_path / "run"), "--quiet"]
+    assert cli.main(["train", "--data", "colours", "--option", "per_class=12", *flags, *more, *where]) == 0
+    assert "top1" in capsys.readouterr().out
+    assert cli.main(["evaluate", str(tmp_path / "run"), "--json", "--quiet"]) == 0
+    assert 0 <= json.loads(capsys.readouterr().out)["top1"] <= 1
+
+
+def test_gathering_two_processes_gives_the_step_of_one(tmp_path):
+    """Two gloo processes with half the batch each: loss and gradients of one process with all of it."""
+    import subprocess
+    import sys
+    from pathlib import Path
+
+    script = Path(__file__).parent / "two_processes.py"
+    subprocess.run([sys.executable, str(script), str(tmp_path)], check=True, timeout=240)
+    one, two = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("one", "two"))
+    assert one["metric"] > 0
+    torch.testing.assert_close(two["metric"], one["metric"], rtol=1e-5, atol=1e-7)
+    for name, gradient in one["gradients"].items():
+        torch.testing.assert_close(two["gradients"][name], gradient, rtol=1e-5, atol=1e-7)
