@@ -264,7 +264,9 @@ def clean(pixels: np.ndarray, grass: bool = False) -> np.ndarray:
     colour, alpha = pixels[..., :3].astype(np.int16), pixels[..., 3].copy()
     if grass:
         red, green, blue = np.moveaxis(cv2.GaussianBlur(pixels[..., :3], (0, 0), 1.0).astype(np.int16), -1, 0)
-        alpha[(green > red + 4) & (green > blue + 8)] = 0
+        tufts = (green > red + 4) & (green > blue + 8)
+        tufts[: int(0.7 * len(tufts))] = False  # they stand at the feet; a green cast on the back is fur
+        alpha[tufts] = 0
     solid = (alpha > 127).astype(np.uint8)
     if grass:  # single green pixels in fur stay, and stems between tufts go
         solid = cv2.morphologyEx(solid, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
