@@ -1,1 +1,1 @@
-"""Figures, one style. Functions take arrays and return a matplotlib Figure; none of them computes a result."""
+"""Figures in one style. Functions take arrays and return a matplotlib Figure; none computes a result."""
