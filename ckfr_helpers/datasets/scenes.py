@@ -204,8 +204,9 @@ class Sticker:
         # a pixel hides it, and a soft edge is what a lens gives.
         blur = 0.55 + 0.25 * min(1.0, self.long_side / 200)
         edge = np.clip((cv2.GaussianBlur(alpha, (0, 0), blur) - 0.35) / 0.5, 0, 1)
-        # Legs, antlers and twigs are all edge: what a 5 x 5 opening would remove is kept as it is.
-        thin = alpha - cv2.morphologyEx(alpha, cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))
+        # Legs, antlers and twigs are all edge: what an opening would remove is kept as it is.
+        reach = 3 + 2 * round(self.long_side / 80)
+        thin = alpha - cv2.morphologyEx(alpha, cv2.MORPH_OPEN, np.ones((reach, reach), np.uint8))
         edge = np.maximum(edge, 0.95 * thin)
         # Edge pixels take their colour from inside the object.
         solid = (alpha > 0.9).astype(np.float32)
