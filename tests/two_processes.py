@@ -8,7 +8,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from ckfr_helpers.losses import AlignedTripletLoss
-from ckfr_helpers.training.loop import gather_batch
+from ckfr_helpers.training.gather import gather_batch
 
 
 class Net(nn.Module):

@@ -37,6 +37,9 @@ class CachedFeatures:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def set_epoch(self, epoch: int) -> None:
+        """Nothing to choose: what is cached is the same in every epoch."""
+
     def loader(self, batch_size: int, train: bool, seed: int = 0) -> "CachedLoader":
         """Batches of it, as `datasets.loading.make_loader` gives them for pictures."""
         return CachedLoader(self, batch_size, train, seed)

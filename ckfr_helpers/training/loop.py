@@ -30,6 +30,7 @@ from ckfr_helpers.runtime import CkfrError, atomic_path, mix_seed
 from ckfr_helpers.training.checkpoints import load_checkpoint, save_checkpoint
 from ckfr_helpers.training.config import TrainConfig
 from ckfr_helpers.training.evaluation import predict
+from ckfr_helpers.training.gather import gather_batch
 
 SAVE_EVERY_SECONDS = 600  # a killed process loses at most this much
 
@@ -104,19 +105,20 @@ def fit(
         return FitResult(state["history"], state["best_epoch"], state["best_weights"])
     network, optimizer = fabric.setup(_LogitsAndLatents(model), optimizer)
     loss = loss.to(fabric.device)
-    scheduler = torch.optim.lr_scheduler.StepLR(optimizer.optimizer, config.lr_step, config.lr_gamma)
-    if state["scheduler"] is not None:
-        scheduler.load_state_dict(state["scheduler"])
 
     def save() -> None:
         if out is not None and fabric.is_global_zero:
-            _save(out, state, config, model, optimizer, scheduler, fabric)
+            _save(out, state, config, model, optimizer, fabric)
         fabric.barrier()
 
     with _stop_signals() as stop:
         saved = time.monotonic()
         while state["epoch"] < config.epochs:
             epoch = state["epoch"]
+            # A function of the epoch, so that there is no scheduler whose state could be lost.
+            rate = config.lr * config.lr_gamma ** (epoch // config.lr_step)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
             start_epoch(train_loader, epoch, state["step"])
             model.train()
             bar = tqdm(
@@ -144,13 +146,12 @@ def fit(
                 if time.monotonic() - saved > SAVE_EVERY_SECONDS:
                     save()
                     saved = time.monotonic()
-            row = {"epoch": epoch + 1, "lr": scheduler.get_last_lr()[0]}
+            row = {"epoch": epoch + 1, "lr": rate}
             row |= {
                 f"train_{k}" if k != "images_per_second" else k: v
                 for k, v in _averages(state["sums"]).items()
             }
             row |= _validate(model, val_loader, loss, fabric)
-            scheduler.step()
             state["history"].append(row)
             state |= {"epoch": epoch + 1, "step": 0, "sums": _fresh_state()["sums"]}
             if row["val_top1"] > state["best_top1"]:
@@ -180,30 +181,17 @@ def _step(
     total = cross_entropy + metric
     if not torch.isfinite(total):
         raise CkfrError(
-            f"The loss is {float(total)} (cross-entropy {float(cross_entropy):.4g}, metric term "
-            f"{float(metric):.4g}); expected a finite number: lower the learning rate or alpha."
+            f"The loss is {total.item()} (cross-entropy {cross_entropy.item():.4g}, metric term "
+            f"{metric.item():.4g}); expected a finite number: lower the learning rate or alpha."
         )
     fabric.backward(total)
     optimizer.step()
     optimizer.zero_grad()
     size = len(labels)
     sums["images"] += size
-    sums["cross_entropy"] += float(cross_entropy) * size
-    sums["metric"] += float(metric) * size
+    sums["cross_entropy"] += cross_entropy.item() * size
+    sums["metric"] += metric.item() * size
     sums["correct"] += int((logits.argmax(1) == labels).sum())
-
-
-def gather_batch(fabric: Fabric, latents: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Latents (with gradients) and labels of all processes: every triplet of the global batch counts.
-
-    Each process computes the loss of the whole gathered batch. Gathering sums the gradients that come back
-    from all of them, and the data-parallel engine divides by their number, so that the step is exactly that
-    of one process holding the whole batch.
-    """
-    if fabric.world_size == 1:
-        return latents, labels
-    everyone = fabric.all_gather(latents.float(), sync_grads=True)  # (W, B, D)
-    return everyone.flatten(0, 1), fabric.all_gather(labels).flatten()
 
 
 def _validate(model: nn.Module, loader: Any, loss: AlignedTripletLoss, fabric: Fabric) -> dict[str, float]:
@@ -227,7 +215,6 @@ def _fresh_state() -> dict[str, Any]:
         "best_top1": -1.0,
         "best_epoch": -1,
         "best_weights": {},
-        "scheduler": None,
     }
 
 
@@ -247,7 +234,6 @@ def _save(
     config: TrainConfig,
     model: nn.Module,
     optimizer: Any,
-    scheduler: Any,
     fabric: Fabric,
 ) -> None:
     best = {"config": dataclasses.asdict(config), "epoch": state["best_epoch"], "top1": state["best_top1"]}
@@ -257,7 +243,6 @@ def _save(
         out / "last.pt",
         {
             **state,
-            "scheduler": scheduler.state_dict(),
             "config": dataclasses.asdict(config),
             "model": model.state_dict(),
             "optimizer": optimizer.state_dict(),
