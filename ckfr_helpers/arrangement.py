@@ -4,6 +4,8 @@ A network adds pictures, weights and generalisation. With none of these, the poi
 them, and one can see what it wants. Notebook 02 and its panel are built on this.
 """
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -95,16 +97,17 @@ class Arrangement:
         setting: what moved them.
         labels: (B,) class of each point.
         frames: (F, B, D) latents from the start to the end, standardised.
+        frame_steps: (F,) how many steps had been taken at each frame.
         latent: (B, B) latent distances at the end; ``start`` those of the first frame.
         knowledge: (B, B) knowledge distances, unscaled.
-        history: per step (length ``steps``): "cross_entropy" (NaN without), "term" (without alpha),
-            "pearson", "same_to_different".
+        history: per step (length ``steps``): "cross_entropy" (NaN without) and "term" (without alpha).
         accuracy: share of the points that the learned classifier gets right; NaN without cross-entropy.
     """
 
     setting: Setting
     labels: np.ndarray
     frames: np.ndarray
+    frame_steps: np.ndarray
     latent: np.ndarray
     start: np.ndarray
     knowledge: np.ndarray
@@ -119,6 +122,12 @@ class Arrangement:
     @property
     def alignment(self) -> Alignment:
         return measure_alignment(self.latent, self.knowledge)
+
+    def course(self) -> list[Alignment]:
+        """The alignment at every frame."""
+        return [
+            measure_alignment(_distances_of(frame, self.setting.ell), self.knowledge) for frame in self.frames
+        ]
 
 
 def measure_alignment(latent: np.ndarray, knowledge: np.ndarray) -> Alignment:
@@ -193,8 +202,28 @@ def arrange(distances: np.ndarray, setting: Setting) -> Arrangement:
             f"{classes} classes of {setting.per_class} make {len(labels)} points; expected 3 or more."
         )
     knowledge = torch.from_numpy(matrix)[labels][:, labels]  # (B, B)
-    target = setting.knowledge_scale * knowledge
+    with _one_thread():
+        return _move(matrix, labels, knowledge, setting)
 
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    # On a few dozen points torch's threads cost far more than they bring, most of all on a busy machine.
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _distances_of(standardised: np.ndarray, ell: float) -> np.ndarray:
+    return latent_distances(torch.from_numpy(standardised), ell, standardised=True).numpy()
+
+
+def _move(matrix: np.ndarray, labels: Tensor, knowledge: Tensor, setting: Setting) -> Arrangement:
+    classes = len(matrix)
+    target = setting.knowledge_scale * knowledge
     # Two generators, so that the start does not depend on what is drawn later.
     start = torch.Generator().manual_seed(setting.seed)
     draws = torch.Generator().manual_seed(setting.seed + 1_000_003)
@@ -204,11 +233,9 @@ def arrange(distances: np.ndarray, setting: Setting) -> Arrangement:
     optimiser = torch.optim.Adam([points, weight, bias], lr=setting.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, setting.steps)
 
-    keep = set(np.linspace(0, setting.steps, min(FRAMES, setting.steps + 1)).round().astype(int).tolist())
+    keep = np.linspace(0, setting.steps, min(FRAMES, setting.steps + 1)).round().astype(int)
     frames: list[np.ndarray] = []
-    history: dict[str, list[float]] = {
-        name: [] for name in ("cross_entropy", "term", "pearson", "same_to_different")
-    }
+    history: dict[str, list[float]] = {"cross_entropy": [], "term": []}
     zero = torch.zeros(())
     for step in range(setting.steps):
         if step in keep:
@@ -223,26 +250,19 @@ def arrange(distances: np.ndarray, setting: Setting) -> Arrangement:
         optimiser.step()
         schedule.step()
 
-        now = measure_alignment(latent.detach().numpy(), knowledge.numpy())
-        for name, value in (
-            ("cross_entropy", entropy.item() if setting.cross_entropy else float("nan")),
-            ("term", term.item()),
-            ("pearson", now.pearson),
-            ("same_to_different", now.same_to_different),
-        ):
-            history[name].append(value)
+        history["cross_entropy"].append(entropy.item() if setting.cross_entropy else float("nan"))
+        history["term"].append(term.item())
 
     with torch.no_grad():
         frames.append(standardise(points).numpy())
         hits = (points @ weight.T + bias).argmax(1) == labels
-        first = latent_distances(torch.from_numpy(frames[0]), setting.ell, standardised=True)
-        last = latent_distances(points, setting.ell)
     return Arrangement(
         setting=setting,
         labels=labels.numpy(),
         frames=np.stack(frames),
-        latent=last.numpy(),
-        start=first.numpy(),
+        frame_steps=keep,
+        latent=_distances_of(frames[-1], setting.ell),
+        start=_distances_of(frames[0], setting.ell),
         knowledge=knowledge.numpy(),
         history={name: np.array(values) for name, values in history.items()},
         accuracy=float(hits.float().mean()) if setting.cross_entropy else float("nan"),

@@ -123,20 +123,15 @@ def arrangement_view(hierarchy: Hierarchy, result: Arrangement) -> View:
     pearson, between, ratio = result.alignment
     setting = result.setting
     numbers = (
-        f"alpha {setting.alpha:g}, ell {setting.ell:g} | correlation with the tree {pearson:.2f} "
-        f"({_number(between)} between classes) | same-class / different-class distance {ratio:.2f} | "
-        f"accuracy {result.accuracy:.0%}"
+        f"alpha {setting.alpha:g}, ell {setting.ell:g} | pairs of different classes: "
+        f"{loss_plots.correlation(between)} | all pairs: {loss_plots.correlation(pearson)} | "
+        f"same-class / different-class distance {ratio:.2f} | accuracy {result.accuracy:.0%}"
     )
     alt = (
-        f"Left: {len(result.labels)} points of {len(hierarchy)} classes in the plane with the tree laid over "
-        f"them. Right: distance between points against distance in the tree, r = {pearson:.2f}."
+        f"Left: {len(result.labels)} points of {len(hierarchy)} classes in the plane with the tree over "
+        f"them. Right: latent distance against tree distance, {loss_plots.correlation(between)}."
     )
     return View(png(loss_plots.arrangement_view(result, hierarchy)), numbers, alt)
-
-
-def _number(value: float) -> str:
-    # A flat tree has one distance between classes, and nothing correlates with a constant.
-    return "undefined" if value != value else f"{value:.2f}"
 
 
 def arrangement_panel(trees: Mapping[str, Hierarchy], **settings: Any) -> Panel:
@@ -160,11 +155,11 @@ def arrangement_panel(trees: Mapping[str, Hierarchy], **settings: Any) -> Panel:
     def static() -> View:
         tree = next(iter(trees))
         grid = {(alpha, ell): arranged(tree, alpha, ell) for alpha in GRID_ALPHAS for ell in GRID_ELLS}
-        lines = [f"{tree} tree: correlation r of latent and tree distances, accuracy of the classifier"]
-        lines.append(" " * 10 + "".join(f"   alpha = {alpha:<6g}" for alpha in GRID_ALPHAS))
+        lines = [f"{tree} tree: correlation r of latent and tree distances between classes; accuracy"]
+        lines.append(" " * 10 + "".join(f"   alpha = {alpha:<7g}" for alpha in GRID_ALPHAS))
         for ell in GRID_ELLS:
             row = [grid[alpha, ell] for alpha in GRID_ALPHAS]
-            cells = "".join(f"   r {one.alignment.pearson:.2f}, {one.accuracy:4.0%} " for one in row)
+            cells = "".join(f"   r {one.alignment.pearson_between:5.2f}, {one.accuracy:4.0%} " for one in row)
             lines.append(f"ell = {ell:<4g}" + cells)
         alt = (
             f"Twelve small maps of points, alpha growing to the right from {GRID_ALPHAS[0]} to "

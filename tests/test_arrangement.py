@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import pearsonr
 
+from ckfr_helpers import metrics
 from ckfr_helpers.arrangement import (
     FRAMES,
     Setting,
@@ -120,9 +121,17 @@ def test_what_an_arrangement_holds():
     np.testing.assert_allclose(result.latent, expected, rtol=1e-4, atol=1e-5)
     assert z.mean() == pytest.approx(0, abs=1e-5)
     assert z.std(ddof=1) == pytest.approx(1, rel=1e-4)
-    assert result.history["pearson"][0] == pytest.approx(
-        measure_alignment(result.start, result.knowledge).pearson, abs=1e-4
-    )
+    course = result.course()
+    assert len(course) == len(result.frame_steps) == FRAMES
+    assert (result.frame_steps[0], result.frame_steps[-1]) == (0, 40)
+    assert course[0] == measure_alignment(result.start, result.knowledge)
+    assert course[-1] == result.alignment
+
+
+def test_threads_are_given_back():
+    before = torch.get_num_threads()
+    arrange(TREE, Setting(steps=2))
+    assert torch.get_num_threads() == before
 
 
 def test_without_cross_entropy_there_is_no_accuracy():
@@ -139,6 +148,12 @@ def test_alignment_against_scipy():
     assert found.pearson == pytest.approx(pearsonr(d, delta).statistic)
     assert found.pearson_between == pytest.approx(pearsonr(d[delta > 0], delta[delta > 0]).statistic)
     assert found.same_to_different == pytest.approx(d[delta == 0].mean() / d[delta > 0].mean())
+
+
+def test_alignment_is_the_one_that_trained_models_are_measured_with():
+    result = arrange(TREE, Setting(steps=10, ell=1.5))
+    expected = metrics.alignment(result.latents, result.labels, TREE, ell=1.5)["pearson"]
+    assert result.alignment.pearson_between == pytest.approx(expected, abs=1e-4)
 
 
 def test_alignment_with_a_constant_is_undefined():

@@ -29,7 +29,7 @@ def test_the_view_is_computed_without_a_widget():
     result = arrange(TREES["balanced"].distances("path"), Setting(alpha=5, steps=15))
     view = arrangement_view(TREES["balanced"], result)
     assert size_of(view.picture) == (840, 410)
-    assert f"correlation with the tree {result.alignment.pearson:.2f}" in view.numbers
+    assert f"different classes: r = {result.alignment.pearson_between:.2f}" in view.numbers
     assert "alpha 5, ell 1.2" in view.numbers
     assert "24 points of 8 classes" in view.alt
 
@@ -122,5 +122,5 @@ def test_the_slider_finds_what_the_grid_shows(panel):
     panel.controls["alpha"].value = 20
     panel.controls["ell"].value = 1.2
     expected = arrange(TREES["balanced"].distances("path"), Setting(alpha=20, ell=1.2, steps=15))
-    assert f"tree {expected.alignment.pearson:.2f} (" in panel.view.numbers
+    assert f"all pairs: r = {expected.alignment.pearson:.2f} " in panel.view.numbers
     assert np.isfinite(expected.latents).all()

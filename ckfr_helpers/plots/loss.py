@@ -12,6 +12,7 @@ from matplotlib.patches import Polygon
 
 from ckfr_helpers.arrangement import Arrangement
 from ckfr_helpers.hierarchy import Hierarchy
+from ckfr_helpers.metrics import mean_interval
 from ckfr_helpers.plots.style import BASELINE, CMAP, COLOURS, OURS
 
 _GREY = "0.45"
@@ -220,7 +221,7 @@ def arrangement_grid(grid: Mapping[tuple[float, float], Arrangement], hierarchy:
         for axis, alpha in zip(row, alphas, strict=True):
             result = grid[alpha, ell]
             draw_map(axis, result.latents, result.labels, hierarchy, names=False)
-            axis.set_title(f"r = {result.alignment.pearson:.2f}", fontsize=10)
+            axis.set_title(correlation(result.alignment.pearson_between), fontsize=10)
         row[0].set_ylabel(f"ell = {ell:g}", fontsize=11, weight="bold")
     for axis, alpha in zip(axes[-1], alphas, strict=True):
         axis.set_xlabel(f"alpha = {alpha:g}", fontsize=11, weight="bold")
@@ -231,6 +232,11 @@ def arrangement_grid(grid: Mapping[tuple[float, float], Arrangement], hierarchy:
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 8), handletextpad=0.1)
     return figure
+
+
+def correlation(value: float) -> str:
+    """``"r = 0.94"``; a tree that holds all classes equally far apart correlates with nothing."""
+    return "r undefined" if np.isnan(value) else f"r = {value:.2f}"
 
 
 def arrangement_view(result: Arrangement, hierarchy: Hierarchy) -> Figure:
@@ -248,7 +254,7 @@ def arrangement_view(result: Arrangement, hierarchy: Hierarchy) -> Figure:
     right.set(xlabel="distance in the tree (edges)", ylabel="distance between latents, d")
     right.set_ylim(-0.03 * d.max(), 1.05 * d.max())
     right.set_xticks(np.unique(delta))
-    right.set_title(f"every pair of points: r = {result.alignment.pearson:.2f}")
+    right.set_title(f"pairs of different classes: {correlation(result.alignment.pearson_between)}")
     return figure
 
 
@@ -282,37 +288,39 @@ def class_means(matrix: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return (member.T @ (matrix * distinct) @ member) / np.maximum(pairs, 1)
 
 
-def seeds_beside(groups: Mapping[str, Sequence[float]], halves: Mapping[str, float], label: str) -> Figure:
-    """One row per group: a dot per seed, mean and 95 % interval.
+def seeds_beside(groups: Mapping[str, Sequence[float]], label: str) -> Figure:
+    """One row per group: a dot per seed over the mean and its 95 % interval.
 
     Args:
         groups: name -> one value per seed.
-        halves: name -> half width of the interval.
+        label: what is measured.
     """
-    figure, axis = plt.subplots(figsize=(6.4, 0.45 * len(groups) + 1.0))
+    figure, axis = plt.subplots(figsize=(6.4, 0.5 * len(groups) + 0.9))
     for place, (name, values) in enumerate(groups.items()):
-        colour = OURS if name.startswith("aligned") else BASELINE
-        mean = float(np.mean(values))
-        axis.errorbar(mean, place, xerr=halves[name], fmt="|", color=colour, ms=14, lw=2.5, capsize=4)
-        axis.plot(values, np.full(len(values), place - 0.22), "o", ms=4.5, color=colour, alpha=0.6, mew=0)
+        colour = OURS if name.startswith("as stated") else BASELINE
+        interval = mean_interval(values)
+        axis.plot([interval.low, interval.high], [place, place], color=colour, lw=6, alpha=0.35)
+        axis.plot(interval.mean, place, "|", color=colour, ms=16, mew=3)
+        axis.plot(values, np.full(len(values), place - 0.25), "o", ms=4.5, color=colour, mew=0)
     axis.set_yticks(range(len(groups)), list(groups))
-    axis.invert_yaxis()
-    axis.axvline(0, color="0.85", lw=1, zorder=0)
-    axis.axvline(1, color="0.85", lw=1, zorder=0)
-    axis.set(xlabel=label, xlim=(-0.25, 1.1))
+    axis.set_ylim(len(groups) - 0.5, -0.6)
+    for value in (0, 1):
+        axis.axvline(value, color="0.85", lw=1, zorder=0)
+    axis.set(xlabel=label, xlim=(-0.3, 1.1))
     return figure
 
 
-def collapse_curves(curves: Mapping[str, np.ndarray]) -> Figure:
-    """Same-class over different-class distance during a run, logarithmic, with the names at the ends."""
-    figure, axis = plt.subplots(figsize=(6, 3.1))
-    colours = (OURS, COLOURS["orange"], BASELINE, COLOURS["green"])
-    for (name, values), colour in zip(curves.items(), colours, strict=False):
-        axis.semilogy(values, color=colour)
+def collapse_curves(runs: Mapping[str, Arrangement]) -> Figure:
+    """Same-class over different-class distance during each run, logarithmic, with the names at the ends."""
+    figure, axis = plt.subplots(figsize=(6.4, 3.1))
+    for (name, run), colour in zip(runs.items(), (BASELINE, OURS, COLOURS["orange"]), strict=False):
+        ratios = [one.same_to_different for one in run.course()]
+        axis.semilogy(run.frame_steps, ratios, color=colour)
         axis.annotate(
-            name, (len(values), values[-1]), xytext=(5, 0), textcoords="offset points", color=colour,
+            name, (run.frame_steps[-1], ratios[-1]), xytext=(5, 0), textcoords="offset points", color=colour,
             va="center",
         )  # fmt: skip
-    axis.set(xlabel="step", ylabel="same-class ÷ different-class\ndistance")
-    axis.set_xlim(0, 1.45 * max(len(values) for values in curves.values()))
+    last = max(run.setting.steps for run in runs.values())
+    axis.set(xlabel="step", ylabel="same-class ÷ different-class\ndistance", xlim=(0, 1.45 * last))
+    axis.set_xticks(range(0, last + 1, 100))
     return figure
