@@ -1,0 +1,93 @@
+"""What makes a set of edges a tree with given leaves; every way of building a Hierarchy goes through here.
+
+A tree is a ``{child: parent}`` mapping, so a second parent cannot be written down; the functions below look
+for the other mistakes and name the offender.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from ckfr_helpers.runtime import CkfrError
+
+GROUP = "+"  # an inner node that is a class too becomes "ID+", and the class "ID" a leaf below it
+
+
+def check_classes(classes: Sequence[str]) -> None:
+    if isinstance(classes, str):
+        raise CkfrError(f"The classes are the single string {classes!r}; expected a list of names.")
+    if len(classes) == 0:
+        raise CkfrError("There are no classes; expected at least one.")
+    seen: set[str] = set()
+    for name in classes:
+        if not isinstance(name, str) or not name:
+            raise CkfrError(f"The class {name!r} is no name; expected a non-empty string.")
+        if name in seen:
+            raise CkfrError(f"Class {name!r} is listed twice; expected each class once.")
+        seen.add(name)
+
+
+def check_tree(parent: Mapping[str, str], classes: Sequence[str]) -> None:
+    """One root and no cycle. Every node has at most one parent because ``parent`` is a mapping."""
+    done: set[str] = set()
+    for start in parent:
+        path: dict[str, None] = {}  # ordered, and quick to ask
+        node = start
+        while node in parent and node not in done:
+            if node in path:
+                walk = list(path)
+                cycle = [*walk[walk.index(node) :], node]
+                raise CkfrError(
+                    f"The pairs run in a cycle, {' → '.join(map(repr, reversed(cycle)))}; a tree has none."
+                )
+            path[node] = None
+            node = parent[node]
+        done.update(path)
+    roots = list(dict.fromkeys(above for above in parent.values() if above not in parent))
+    if len(roots) > 1:
+        raise CkfrError(f"The tree has several roots, {', '.join(map(repr, roots))}; expected one.")
+    for name in classes:
+        if name not in parent:
+            raise CkfrError(f"Class {name!r} is not in the tree, or is its root; expected a leaf.")
+
+
+def prune(parent: Mapping[str, str], classes: Sequence[str]) -> dict[str, str]:
+    """The edges on the way from a class to the root, in the old order."""
+    kept: set[str] = set()
+    for name in classes:
+        node = name
+        while node in parent and node not in kept:
+            kept.add(node)
+            node = parent[node]
+    return {node: above for node, above in parent.items() if node in kept}
+
+
+def refuse_inner(parent: Mapping[str, str], classes: Sequence[str], names: Mapping[str, str]) -> None:
+    below = {above: node for node, above in reversed(parent.items())}
+    for name in classes:
+        if name in below:
+            raise CkfrError(
+                f"Class {_shown(name, names)} is no leaf: {_shown(below[name], names)} lies below it; "
+                "choose another class, or inner='leaf' to keep it as \"any other\"."
+            )
+
+
+def give_leaves(parent: dict[str, str], classes: Sequence[str], names: dict[str, str]) -> dict[str, str]:
+    """A leaf of its own for every class that is an inner node; ``names`` gains the groups' names."""
+    inner_nodes = set(parent.values())
+    groups = {name: f"{name}{GROUP}" for name in classes if name in inner_nodes}
+    settled: dict[str, str] = {}
+    for below, above in parent.items():
+        settled[groups.get(below, below)] = groups.get(above, above)
+        if below in groups:
+            settled[below] = groups[below]
+    for name, group in groups.items():
+        if group in parent or group in inner_nodes:
+            raise CkfrError(
+                f"The tree already has a node {group!r}, the name of the group above class {name!r}."
+            )
+        settled.setdefault(name, group)  # the root as a class
+        names[group] = f"{names.get(name, name)} (all)"
+    return settled
+
+
+def _shown(node: str, names: Mapping[str, str]) -> str:
+    return f"{node!r} ({names[node]})" if node in names else repr(node)
