@@ -236,6 +236,19 @@ class Hierarchy:
             height[above] = max(height[above], height[node] + 1)
         return height
 
+    @cached_property
+    def _spans(self) -> dict[str, tuple[int, int]]:
+        """Half-open range of leaves below every node, as positions in depth-first order; parents first."""
+        start, leaves = {}, 0
+        for node in self.nodes:
+            start[node] = leaves
+            leaves += node in self._label
+        span: dict[str, tuple[int, int]] = {}
+        for node in reversed(self.nodes):
+            kids = self.children.get(node)
+            span[node] = (start[node], span[kids[-1]][1] if kids else start[node] + 1)
+        return {node: span[node] for node in self.nodes}
+
     def _known(self, node: str) -> None:
         if node not in self.parent and node != self.root:
             raise CkfrError(
@@ -293,29 +306,22 @@ class Hierarchy:
         """
         if measure not in MEASURES:
             raise CkfrError(f"No measure is called {measure!r}; expected one of {', '.join(MEASURES)}.")
-        number = {node: i for i, node in enumerate(self.nodes)}
-        depth = np.array([self._depths[c] for c in self.classes], dtype=np.int32)  # (C,)
-        size, levels = len(self), int(depth.max()) + 1
-        # Ancestor of every class at every level. Below a class the row repeats a number no other class has.
-        ancestor = np.repeat(
-            np.array([number[c] for c in self.classes], np.int32)[:, None], levels, axis=1
-        )  # (C, L)
-        for row, name in enumerate(self.classes):
-            path = self.path_to_root(name)
-            ancestor[row, : len(path)] = [number[node] for node in reversed(path)]
-        # Two classes share their ancestors from the root to the LCA: counting equal levels gives its depth.
-        shared = np.zeros((size, size), dtype=np.int16)  # (C, C)
-        for level in ancestor.T.copy():
-            shared += level[:, None] == level[None, :]
-        lca_depth = np.minimum(shared - 1, np.minimum(depth[:, None], depth[None, :]))
+        # In depth-first order the leaves below a node stand side by side, so their pairs are a square on the
+        # diagonal. Write every branching's value into its square, parents first: the LCA's is what remains.
+        level = self._heights if measure == "lca_height" else self._depths
+        at_lca = np.zeros((len(self), len(self)), dtype=np.int32)  # (C, C), in tree order
+        for node, (start, end) in self._spans.items():
+            if len(self.children.get(node, ())) != 1:
+                at_lca[start:end, start:end] = level[node]
+        place = np.argsort(self.order())  # (C,): where in tree order a label stands
+        at_lca = at_lca[np.ix_(place, place)]
+        depth = np.array([self._depths[name] for name in self.classes], dtype=np.int32)  # (C,)
+        both = depth[:, None] + depth[None, :]
         if measure == "path":
-            result = depth[:, None] + depth[None, :] - 2 * lca_depth
-        elif measure == "wu_palmer":
-            result = 1 - 2 * (lca_depth + 1.0) / (depth[:, None] + depth[None, :] + 2)
-        else:
-            height = np.array([self._heights[node] for node in self.nodes], dtype=np.int32)
-            result = height[np.take_along_axis(ancestor, lca_depth, axis=1)]
-        return result.astype(np.float32)
+            return (both - 2 * at_lca).astype(np.float32)
+        if measure == "wu_palmer":
+            return (1 - 2 * (at_lca + 1) / (both + 2)).astype(np.float32)
+        return at_lca.astype(np.float32)
 
     def nearest(self, name: str, k: int = 5, measure: Measure = "path") -> list[tuple[str, float]]:
         """The ``k`` classes nearest to class ``name`` with their distances; equals in tree order."""

@@ -86,8 +86,8 @@ WHOLE_BRANCHES = (
 
 HEADER = """\
 # WordNet 3.0 nouns with all their hypernyms, in WordNet's order; instance hypernyms included.
-# An excerpt in another form, written by tools/build_wordnet.py; do not edit. Last column: dataset lists, LIST or
-# LIST:CLASS. WordNet's licence:
+# An excerpt in another form, written by tools/build_wordnet.py; do not edit. Last column: dataset lists,
+# LIST or LIST:CLASS. WordNet's licence:
 #
 # This software and database is being provided to you, the LICENSEE, by
 # Princeton University under the following license. By obtaining, using
