@@ -1,0 +1,102 @@
+"""Score maps, boxes and masks as users bring them, checked one by one; each complaint names the index."""
+
+from collections.abc import Sequence, Sized
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ckfr_helpers.runtime import CkfrError
+
+Maps = np.ndarray | Tensor | Sequence[np.ndarray | Tensor]  # (N, H, W), or N of (H, W)
+Boxes = np.ndarray | Tensor | Sequence[np.ndarray | Tensor]  # N of (n, 4)
+
+
+def to_numpy(value: np.ndarray | Tensor | Sequence) -> np.ndarray:
+    """An array on the CPU; bfloat16, which NumPy lacks, becomes float32."""
+    if isinstance(value, Tensor):
+        value = value.detach().cpu()
+        return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+    return np.asarray(value)
+
+
+def check_count(first: Sized, second: Sized, name: str, other: str) -> None:
+    """As many of one as of the other, and not none."""
+    if len(first) != len(second):
+        raise CkfrError(f"There are {len(first)} {name} but {len(second)} {other}; expected as many of each.")
+    if not len(first):
+        raise CkfrError(f"There are no {name} to score; expected at least one.")
+
+
+def check_map(score_map: np.ndarray | Tensor, index: int) -> np.ndarray:
+    """One score map, (H, W) floats in [0, 1], its own precision kept.
+
+    Raises:
+        CkfrError: wrong shape, not numbers, NaN, or values outside [0, 1].
+    """
+    scores = _numbers(score_map, f"Score map {index}")
+    if scores.ndim != 2 or not scores.size:
+        raise CkfrError(f"Score map {index} has shape {scores.shape}; expected (height, width).")
+    if not np.issubdtype(scores.dtype, np.floating):
+        scores = scores.astype(np.float32)
+    low, high = scores.min(), scores.max()  # NaN wins both
+    if np.isnan(low):
+        raise CkfrError(f"Score map {index} holds NaN; expected values from 0 to 1.")
+    if low < 0 or high > 1:
+        raise CkfrError(f"Score map {index} runs from {low:g} to {high:g}; expected values from 0 to 1.")
+    return scores
+
+
+def check_boxes(boxes: np.ndarray | Tensor, index: int, shape: tuple[int, ...] | None = None) -> np.ndarray:
+    """One image's true boxes, (n, 4) float64; a single box may come as (4,).
+
+    Raises:
+        CkfrError: no box, wrong shape, NaN or infinite, negative, reversed, or wholly outside the map.
+    """
+    found = _numbers(boxes, f"Boxes of image {index}")
+    found = found[None] if found.shape == (4,) else found
+    if found.size == 0:
+        raise CkfrError(f"Image {index} has no box; expected at least one, as x0, y0, x1, y1.")
+    if found.ndim != 2 or found.shape[1] != 4:
+        raise CkfrError(
+            f"Boxes of image {index} have shape {found.shape}; expected (n, 4) as x0, y0, x1, y1."
+        )
+    found = found.astype(np.float64)
+    for number, box in enumerate(found):
+        x0, y0, x1, y1 = box.tolist()
+        which = f"Box {number} of image {index} is ({x0:g}, {y0:g}, {x1:g}, {y1:g})"
+        if not np.isfinite(box).all() or min(x0, y0) < 0:
+            raise CkfrError(f"{which}; expected finite pixel positions that are not negative.")
+        if x1 < x0 or y1 < y0:
+            raise CkfrError(f"{which}, which is reversed; expected x0 <= x1 and y0 <= y1.")
+        if shape is not None and (x0 > shape[1] - 1 or y0 > shape[0] - 1):
+            raise CkfrError(
+                f"{which}, outside its map of {shape[1]} × {shape[0]} pixels; expected pixels of the map."
+            )
+    return found
+
+
+def check_mask(mask: np.ndarray | Tensor, index: int, shape: tuple[int, ...]) -> np.ndarray:
+    """One mask of the map's shape, holding 0, 1 and perhaps 255 (left out of the count).
+
+    Raises:
+        CkfrError: another shape, or other values.
+    """
+    truth = _numbers(mask, f"Mask {index}")
+    if truth.shape != tuple(shape):
+        raise CkfrError(
+            f"Mask {index} has shape {truth.shape}; expected {tuple(shape)}, that of its score map."
+        )
+    if truth.dtype != bool and not np.isin(truth, (0, 1, 255)).all():
+        raise CkfrError(f"Mask {index} holds values other than 0 (elsewhere), 1 (object) and 255 (ignored).")
+    return truth
+
+
+def _numbers(value: np.ndarray | Tensor, what: str) -> np.ndarray:
+    try:
+        array = to_numpy(value)
+    except (TypeError, ValueError) as error:
+        raise CkfrError(f"{what} cannot be read as an array ({error}); expected numbers.") from error
+    if not (np.issubdtype(array.dtype, np.number) or array.dtype == bool) or np.iscomplexobj(array):
+        raise CkfrError(f"{what} holds {array.dtype}; expected numbers.")
+    return array
