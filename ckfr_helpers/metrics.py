@@ -68,16 +68,16 @@ def hierarchical_metrics(
     scores, truth, matrix = _scores(logits), _labels(labels), _distances(distances)
     _check_match(scores, truth, matrix)
     classes = scores.shape[1]
-    order = ranking(scores)  # (N, C)
+    if any(k < 1 for k in ks):
+        raise CkfrError(f"hdist@{min(ks)} is not defined; expected k of at least 1.")
+    order = ranking(scores)[:, : max([5, *ks])]  # (N, deepest k): the rest of 1000 classes is never read
     wrong = order[:, 0] != truth
-    apart = matrix[order, truth[:, None]]  # (N, C): each ranked class's distance to the truth
+    apart = matrix[order, truth[:, None]]  # (N, deepest k): each ranked class's distance to the truth
     found = {"top1": float(1 - wrong.mean())}
     if classes >= 5:
         found["top5"] = float((order[:, :5] == truth[:, None]).any(axis=1).mean())
     found["mistake_severity"] = float(apart[wrong, 0].mean()) if wrong.any() else float("nan")
     for k in ks:
-        if k < 1:
-            raise CkfrError(f"hdist@{k} is not defined; expected k of at least 1.")
         found[f"hdist@{k}"] = float(apart[:, : min(k, classes)].mean())
     return found
 
@@ -163,6 +163,8 @@ def alignment(
     points, truth, matrix = _scores(latents), _labels(labels), _distances(distances)
     if len(points) != len(truth):
         raise CkfrError(f"{len(points)} latents beside {len(truth)} labels; expected as many.")
+    if not np.isfinite(points).all():
+        raise CkfrError("A latent is infinite; its distances to the others are not defined.")
     _check_range(truth, len(matrix))
     present = np.unique(truth)
     means = np.stack([points[truth == label].mean(axis=0) for label in present]) if len(present) else points

@@ -57,8 +57,7 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
         CkfrError: for no values, NaN, or a level outside (0, 1).
     """
     array = np.asarray(values, dtype=np.float64).ravel()
-    if not 0 < level < 1:
-        raise CkfrError(f"The level of an interval is {level}; expected a share between 0 and 1.")
+    _check_level(level)
     if not len(array) or np.isnan(array).any():
         raise CkfrError("An interval needs at least one value and none of them NaN.")
     mean = float(array.mean())
@@ -97,18 +96,23 @@ def bootstrap_interval(
 
     Args:
         values: (N,) one number a scene.
-        groups: (N,) what to resample; equal entries belong together.
+        groups: (N,) what to resample; equal entries belong together. One group alone has no interval.
         statistic: of the pooled values; their mean where None.
         n: resamples.
         seed: of the resampling.
         level: coverage in (0, 1).
 
     Raises:
-        CkfrError: for mismatching lengths or no values.
+        CkfrError: for mismatching lengths, no values, NaN, no resamples, or a level outside (0, 1).
     """
     array, keys = np.asarray(values, dtype=np.float64).ravel(), np.asarray(groups).ravel()
     if len(array) != len(keys) or not len(array):
         raise CkfrError(f"{len(array)} values beside {len(keys)} groups; expected as many, and at least one.")
+    if np.isnan(array).any():
+        raise CkfrError("A bootstrap needs values, none of them NaN; leave out what is undefined first.")
+    if n < 1:
+        raise CkfrError(f"A bootstrap of {n} resamples is none; expected at least 1.")
+    _check_level(level)
     _, member = np.unique(keys, return_inverse=True)
     count = int(member.max()) + 1
     draws = np.random.default_rng(seed).integers(count, size=(n, count))
@@ -121,5 +125,12 @@ def bootstrap_interval(
         parts: Sequence[np.ndarray] = [array[member == group] for group in range(count)]
         estimates = np.array([statistic(np.concatenate([parts[g] for g in draw])) for draw in draws])
         centre = float(statistic(array))
+    if count == 1:  # every resample is the same: a width of zero would claim certainty
+        return Interval(centre, float("nan"), float("nan"), 1)
     low, high = np.quantile(estimates, [(1 - level) / 2, (1 + level) / 2])
     return Interval(centre, float(low), float(high), count)
+
+
+def _check_level(level: float) -> None:
+    if not 0 < level < 1:
+        raise CkfrError(f"The level of an interval is {level}; expected a share between 0 and 1.")

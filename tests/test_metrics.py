@@ -1,0 +1,190 @@
+"""Scores against scikit-learn, SciPy and loops written out."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.distance import pdist, squareform
+from scipy.stats import pearsonr, spearmanr
+from sklearn.metrics import accuracy_score, top_k_accuracy_score
+
+from ckfr_helpers import metrics
+from ckfr_helpers.hierarchy import Hierarchy
+from ckfr_helpers.runtime import CkfrError
+
+TREE = Hierarchy.from_nested(
+    {"all": {"animal": {"cat": ["lion", "tiger"], "bird": ["gull", "crow"]}, "tool": ["saw", "pan"]}}
+)
+D = TREE.distances("lca_height").astype(float)
+
+
+def sample(seed=0, n=50, classes=6):
+    generator = np.random.default_rng(seed)
+    return generator.normal(size=(n, classes)), generator.integers(classes, size=n)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_against_scikit_learn_and_loops(seed):
+    logits, labels = sample(seed)
+    found = metrics.hierarchical_metrics(logits, labels, D, ks=(1, 2, 5))
+    assert found["top1"] == pytest.approx(accuracy_score(labels, logits.argmax(1)))
+    assert found["top5"] == pytest.approx(top_k_accuracy_score(labels, logits, k=5, labels=range(6)))
+    mistakes = [D[p, y] for p, y in zip(logits.argmax(1), labels, strict=True) if p != y]
+    assert found["mistake_severity"] == pytest.approx(sum(mistakes) / len(mistakes))
+    for k in (1, 2, 5):
+        total = 0.0
+        for row, y in zip(logits, labels, strict=True):
+            best = sorted(range(6), key=lambda c: -row[c])[:k]
+            total += sum(D[c, y] for c in best) / k
+        assert found[f"hdist@{k}"] == pytest.approx(total / len(labels))
+
+
+def test_tensors_and_arrays_give_the_same():
+    logits, labels = sample()
+    tensors = metrics.hierarchical_metrics(torch.tensor(logits), torch.tensor(labels), torch.tensor(D))
+    arrays = metrics.hierarchical_metrics(logits, labels, D)
+    assert tensors == pytest.approx(arrays, rel=1e-5)
+
+
+def test_all_right_and_all_wrong():
+    labels = np.arange(6)
+    right = metrics.hierarchical_metrics(np.eye(6), labels, D)
+    assert right["top1"] == 1
+    assert np.isnan(right["mistake_severity"])
+    assert right["hdist@1"] == 0
+    wrong = metrics.hierarchical_metrics(np.eye(6), [1, 0, 3, 2, 5, 4], D)
+    assert wrong["top1"] == 0
+    assert (
+        wrong["mistake_severity"] == wrong["hdist@1"] == pytest.approx(np.mean([D[0, 1], D[2, 3], D[4, 5]]))
+    )
+
+
+def test_hdist_beyond_the_classes_counts_all_of_them():
+    logits, labels = sample()
+    found = metrics.hierarchical_metrics(logits, labels, D, ks=(6, 20))
+    assert found["hdist@20"] == found["hdist@6"] == pytest.approx(D[labels].mean())
+
+
+def test_ties_go_to_the_lower_label():
+    assert metrics.ranking([[0.0, 1.0, 1.0, 0.0]]).tolist() == [[1, 2, 0, 3]]
+
+
+@given(seed=st.integers(0, 10_000))
+@settings(max_examples=50, deadline=None)
+def test_hdist1_is_the_error_rate_times_the_severity(seed):
+    logits, labels = sample(seed, n=20)
+    found = metrics.hierarchical_metrics(logits, labels, D)
+    severity = 0 if found["top1"] == 1 else found["mistake_severity"]
+    assert found["hdist@1"] == pytest.approx((1 - found["top1"]) * severity)
+
+
+@given(seed=st.integers(0, 10_000))
+@settings(max_examples=50, deadline=None)
+def test_relabelling_classes_changes_nothing(seed):
+    logits, labels = sample(seed, n=20)
+    order = np.random.default_rng(seed).permutation(6)  # new label of old class c is order[c]
+    renamed = np.empty_like(logits)
+    renamed[:, order] = logits
+    moved = np.empty_like(D)
+    moved[np.ix_(order, order)] = D
+    before = metrics.hierarchical_metrics(logits, labels, D)
+    assert metrics.hierarchical_metrics(renamed, order[labels], moved) == pytest.approx(before, nan_ok=True)
+
+
+def softmax(logits):
+    return torch.tensor(logits).softmax(1).numpy()
+
+
+@given(seed=st.integers(0, 10_000))
+@settings(max_examples=50, deadline=None)
+def test_minimum_risk_against_a_loop_and_never_riskier_than_the_argmax(seed):
+    probabilities = softmax(sample(seed, n=15)[0] * 2)
+    risks = [[sum(D[k, j] * p[j] for j in range(6)) for k in range(6)] for p in probabilities]
+    found = metrics.minimum_risk_labels(probabilities, D)
+    assert found.tolist() == [int(np.argmin(np.round(r, 12))) for r in risks]
+    chosen = np.take_along_axis(np.array(risks), found[:, None], 1)
+    assert (chosen <= np.take_along_axis(np.array(risks), probabilities.argmax(1)[:, None], 1) + 1e-12).all()
+
+
+def test_minimum_risk_with_zero_one_distances_is_the_argmax():
+    probabilities = softmax(sample(3)[0])
+    assert (metrics.minimum_risk_labels(probabilities, 1 - np.eye(6)) == probabilities.argmax(1)).all()
+
+
+def test_minimum_risk_prefers_the_safe_answer():
+    """40 % saw against 30 % lion and 30 % tiger: to answer with a cat risks less."""
+    probabilities = np.zeros((1, 6))
+    probabilities[0, [TREE.classes.index(c) for c in ("saw", "lion", "tiger")]] = [0.4, 0.3, 0.3]
+    answer = TREE.classes[metrics.minimum_risk_labels(probabilities, D)[0]]
+    assert answer in ("lion", "tiger")
+
+
+def test_alignment_against_scipy():
+    generator = np.random.default_rng(1)
+    latents, labels = generator.normal(size=(40, 7)), np.arange(40) % 6
+    found = metrics.alignment(latents, labels, D, ell=1.2)
+    latent = squareform(
+        np.array([np.mean(np.abs(a - b) ** 1.2) for i, a in enumerate(latents) for b in latents[i + 1 :]])
+    )
+    pairs = [(i, j) for i in range(40) for j in range(i + 1, 40) if labels[i] != labels[j]]
+    x, y = [latent[i, j] for i, j in pairs], [D[labels[i], labels[j]] for i, j in pairs]
+    assert found["pearson"] == pytest.approx(pearsonr(x, y).statistic)
+    assert found["spearman"] == pytest.approx(spearmanr(x, y).statistic)
+    means = np.stack([latents[labels == c].mean(0) for c in range(6)])
+    upper = np.triu_indices(6, 1)
+    expected = pearsonr(pdist(means, "minkowski", p=1.2) ** 1.2, D[upper]).statistic
+    assert found["class_pearson"] == pytest.approx(expected)
+
+
+def test_latents_that_are_the_tree_align_perfectly_and_constant_ones_are_undefined():
+    """Coordinates whose city-block distances are the path lengths: one axis an edge."""
+    nodes = [n for n in TREE.nodes if n != TREE.root]
+    latents = np.array([[float(n in TREE.path_to_root(c)) for n in nodes] for c in TREE.classes])
+    found = metrics.alignment(latents, np.arange(6), TREE.distances("path"), ell=1.0)
+    assert found["pearson"] == pytest.approx(1)
+    assert np.isnan(metrics.alignment(np.ones((6, 2)), np.arange(6), D)["pearson"])
+
+
+def test_alignment_of_many_samples_uses_an_even_part():
+    generator = np.random.default_rng(2)
+    labels = np.arange(3000) % 6
+    latents = generator.normal(size=(6, 4))[labels] + 0.1 * generator.normal(size=(3000, 4))
+    few = metrics.alignment(latents, labels, D, most=600)
+    many = metrics.alignment(latents, labels, D, most=3000)
+    assert few["pearson"] == pytest.approx(many["pearson"], abs=0.02)
+    assert few["class_pearson"] == many["class_pearson"]
+
+
+def test_mistakes_and_confusions_by_hand():
+    answers, labels = np.array([0, 1, 4]), np.array([0, 0, 5])
+    assert metrics.mistake_distances(answers, labels, D).tolist() == [0, D[0, 1], D[4, 5]]
+    table = metrics.confusion_matrix(answers, labels, 6)
+    assert table[0, 0] == table[0, 1] == table[5, 4] == 1
+    assert table.sum() == 3
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda: metrics.hierarchical_metrics(np.zeros((2, 6)), [0], D), "2 rows of scores beside 1 labels"),
+        (
+            lambda: metrics.hierarchical_metrics(np.zeros((1, 5)), [0], D),
+            "5 scores a sample beside 6 classes",
+        ),
+        (lambda: metrics.hierarchical_metrics(np.zeros((1, 6)), [6], D), "expected 0 to 5"),
+        (lambda: metrics.hierarchical_metrics(np.zeros((1, 6)), [0.5], D), "integers"),
+        (lambda: metrics.hierarchical_metrics(np.full((2, 6), np.nan), [0, 1], D), "Row 0 has a NaN"),
+        (lambda: metrics.hierarchical_metrics(np.zeros((0, 6)), np.zeros(0, int), D), "at least one"),
+        (lambda: metrics.hierarchical_metrics(np.zeros((1, 6)), [0], D[:5]), "square"),
+        (lambda: metrics.hierarchical_metrics(np.zeros((1, 6)), [0], D, ks=(0,)), "hdist@0"),
+        (lambda: metrics.minimum_risk_labels(np.ones((1, 6)), D), "softmax"),
+        (lambda: metrics.minimum_risk_labels(np.ones((1, 5)) / 5, D), "5 probabilities"),
+        (lambda: metrics.alignment(np.zeros((3, 2)), [0, 1], D), "3 latents beside 2"),
+        (lambda: metrics.alignment([[0.0], [np.inf]], [0, 1], D), "latent is infinite"),
+    ],
+)
+def test_wrong_input_gets_one_sentence(call, sentence):
+    with pytest.raises(CkfrError, match=sentence) as caught:
+        call()
+    assert "\n" not in str(caught.value)
