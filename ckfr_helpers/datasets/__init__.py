@@ -30,8 +30,8 @@ _REGISTRY: dict[str, _Entry] = {
     "photos": _Entry(f"{_HERE}.scenes:PhotoScenes", f"{_HERE}.photos:fetch"),
     "mini-imagenet": _Entry(f"{_HERE}.mini_imagenet:MiniImageNet", f"{_HERE}.mini_imagenet:fetch"),
     "tiny-imagenet": _Entry(f"{_HERE}.tiny_imagenet:TinyImageNet", f"{_HERE}.tiny_imagenet:fetch"),
-    "cifar10": _Entry(f"{_HERE}.cifar:Cifar", f"{_HERE}.cifar:fetch", {"name": "cifar10"}),
-    "cifar100": _Entry(f"{_HERE}.cifar:Cifar", f"{_HERE}.cifar:fetch", {"name": "cifar100"}),
+    "cifar10": _Entry(f"{_HERE}.cifar:Cifar", f"{_HERE}.cifar_fetch:fetch", {"name": "cifar10"}),
+    "cifar100": _Entry(f"{_HERE}.cifar:Cifar", f"{_HERE}.cifar_fetch:fetch", {"name": "cifar100"}),
     "wordnet": _Entry(None, f"{_HERE}.wordnet_db:fetch"),
 }
 
