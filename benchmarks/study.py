@@ -1,7 +1,7 @@
 """Baseline against CKFR over five seeds, on the embedded photos or on real CIFAR-10.
 
     python benchmarks/study.py photos          # scenes at background bias 0 and 0.9
-    python benchmarks/study.py cifar10         # 10,000 training pictures a seed, all test pictures
+    python benchmarks/study.py cifar10         # 5,000 training pictures a seed, all test pictures
 
 The trunk of EfficientNet-Lite0 (ImageNet weights) is frozen and its output cached once; the last stages
 and the classifier are trained. The learning rate is chosen for the baseline, and alpha for CKFR, on the
@@ -48,8 +48,8 @@ class Plan:
 
 
 PLANS = {
-    "photos": Plan("photos", ("bias 0", "bias 0.9"), stage=7, size=160, epochs=4, train_size=1200),
-    "cifar10": Plan("cifar10", ("real",), stage=7, size=96, epochs=4, train_size=1000),
+    "photos": Plan("photos", ("bias 0", "bias 0.9"), stage=8, size=160, epochs=4, train_size=1200),
+    "cifar10": Plan("cifar10", ("real",), stage=8, size=96, epochs=4, train_size=500),
 }
 SCENES = {"val": 720, "test": 1440}
 
