@@ -388,12 +388,12 @@ class Hierarchy:
         try:
             with np.load(path, allow_pickle=False) as file:
                 parts = {key: file[key] for key in ("classes", "child", "parent", "names")}
-            names = json.loads(str(parts["names"]))
+            pairs = list(zip(parts["parent"].tolist(), parts["child"].tolist(), strict=True))
+            classes, names = parts["classes"].tolist(), dict(json.loads(str(parts["names"])))
         except FileNotFoundError:
             raise CkfrError(
                 f"There is no file {path}; expected a hierarchy that Hierarchy.save wrote."
             ) from None
         except Exception as error:  # zip, header, missing key, pickle refused: one answer for all
             raise CkfrError(f"{path} is no saved hierarchy ({type(error).__name__}: {error}).") from None
-        pairs = zip(parts["parent"].tolist(), parts["child"].tolist(), strict=True)
-        return cls.from_pairs(pairs, parts["classes"].tolist(), names=names)
+        return cls.from_pairs(pairs, classes, names=names)

@@ -272,7 +272,7 @@ def database_places() -> list[Path]:
     places.append(data_root() / "wordnet" / "corpora" / "wordnet")
     try:
         import nltk.data
-    except ImportError:  # only needed for the comparison
+    except ImportError:  # NLTK is only needed for the comparison
         pass
     else:
         places += [Path(str(p)) / "corpora" / "wordnet" for p in nltk.data.path]
