@@ -142,7 +142,7 @@ def confusion_matrix(answers: ArrayLike, labels: ArrayLike, classes: int) -> Int
 
 
 def alignment(
-    latents: ArrayLike, labels: ArrayLike, distances: ArrayLike, ell: float = 1.2, most: int = 2000
+    latents: ArrayLike, labels: ArrayLike, distances: ArrayLike, ell: float = 1.2, most: int = 500
 ) -> dict[str, float]:
     """Correlation of latent distances with class distances, over samples and over class means.
 

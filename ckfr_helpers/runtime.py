@@ -5,13 +5,14 @@ inside the functions that need it.
 """
 
 import contextlib
+import json
 import os
 import random
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -19,7 +20,7 @@ PACKAGE = Path(__file__).resolve().parent
 
 
 class CkfrError(ValueError):
-    """Something the user gave is wrong; the message is one sentence that says what, where and what was expected.
+    """Something the user gave is wrong; one sentence says what it was, where, and what was expected.
 
     The command line prints the sentence and exits with status 2; a notebook shows it as it is.
     """
@@ -58,6 +59,19 @@ def runs_root() -> Path:
     if os.environ.get("CKFR_RUNS"):
         return Path(os.environ["CKFR_RUNS"]).expanduser()
     return (repo_root() or Path.cwd()) / "runs"
+
+
+def load_result(name: str) -> dict[str, Any]:
+    """A committed result, e.g. ``"study_photos"``, with the hardware and versions it was made with.
+
+    Raises:
+        CkfrError: if there is none; the sentence says which script makes it.
+    """
+    root = repo_root()
+    path = (root or Path.cwd()) / "benchmarks" / "results" / f"{name}.json"
+    if not path.is_file():
+        raise CkfrError(f"There is no result {path}; the scripts in benchmarks/ write it.")
+    return json.loads(path.read_text())
 
 
 def mode() -> Literal["quick", "full"]:

@@ -106,13 +106,13 @@ def test_a_run_learns_and_leaves_a_complete_folder(tmp_path):
 
 
 def test_the_metric_term_pulls_latents_towards_the_tree():
-    """A tree at odds with the colours (red with blue, orange with green), so that only the loss can teach it."""
+    """A tree at odds with the colours (red with blue, orange with green): only the loss can teach it."""
     tree = np.full((4, 4), 4.0) - 4 * np.eye(4)
     for a, b in ((0, 2), (1, 3)):
         tree[a, b] = tree[b, a] = 2
     found = {}
     for alpha in (0.0, 5.0):
-        config = settings(alpha=alpha, epochs=20, lr=3e-3)
+        config = settings(alpha=alpha, epochs=60, lr=3e-3)
         torch.manual_seed(0)
         model = TwoLayers()
         data = {split: cached(split) for split in ("train", "val")}

@@ -1,0 +1,239 @@
+"""Figures of notebook 03: curves, confusions in tree order, latent against tree distance, severities."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+import torch
+from matplotlib.figure import Figure
+
+from ckfr_helpers import metrics
+from ckfr_helpers.losses import latent_distances
+from ckfr_helpers.plots.style import BASELINE, CMAP, OURS
+
+if TYPE_CHECKING:
+    from ckfr_helpers.training.lesson import Pair
+
+NAMES = {
+    "top1": "top-1 accuracy",
+    "mistake_severity": "mistake severity",
+    "hdist@1": "hierarchical distance@1",
+    "hdist@5": "hierarchical distance@5",
+    "alignment_pearson": "latent–tree correlation",
+}
+HIGHER_IS_BETTER = ("top1", "top5", "alignment_pearson")
+
+
+def curves(pairs: Sequence["Pair"]) -> Figure:
+    """Cross-entropy, metric term and validation accuracy over epochs, one row a condition."""
+    panels = (
+        ("train_cross_entropy", "cross-entropy (train)"),
+        ("train_metric", "alpha × metric term (train)"),
+        ("val_top1", "top-1 (validation)"),
+    )
+    figure, axes = plt.subplots(len(pairs), 3, figsize=(9, 2.6 * len(pairs)), squeeze=False)
+    for row, pair in zip(axes, pairs, strict=True):
+        for axis, (key, title) in zip(row, panels, strict=True):
+            for name, outcome, colour in _both(pair):
+                values = [epoch[key] for epoch in outcome.history]
+                axis.plot(range(1, len(values) + 1), values, "o-", color=colour, label=name, markersize=4)
+            axis.set(title=f"{title}\n{pair.condition}", xlabel="epoch")
+            axis.xaxis.get_major_locator().set_params(integer=True)
+    axes[0, 0].legend()
+    return figure
+
+
+def confusions(pair: "Pair") -> Figure:
+    """Both methods' mistakes, classes in tree order: near the diagonal means near in the tree."""
+    order = pair.hierarchy.order()
+    names = [pair.hierarchy.names[i] for i in order]
+    figure, axes = plt.subplots(1, 2, figsize=(11, 5.2), sharey=True)
+    for axis, (name, outcome, _) in zip(axes, _both(pair), strict=True):
+        table = metrics.confusion_matrix(outcome.test.logits.argmax(1), outcome.test.labels, len(order))
+        share = table / np.maximum(table.sum(1, keepdims=True), 1)
+        sns.heatmap(
+            share[np.ix_(order, order)],
+            ax=axis,
+            cmap=CMAP,
+            vmin=0,
+            vmax=1,
+            square=True,
+            xticklabels=names if len(names) <= 30 else False,
+            yticklabels=names if len(names) <= 30 else False,
+            cbar=axis is axes[-1],
+            cbar_kws={"label": "share of the true class", "shrink": 0.8},
+        )
+        axis.set(title=f"{name}, {pair.condition}", xlabel="answer")
+        axis.tick_params(labelsize=7, length=0)
+    axes[0].set_ylabel("truth")
+    return figure
+
+
+def latent_against_tree(pair: "Pair", ell: float = 1.2, measure: str = "path", most: int = 600) -> Figure:
+    """Latent distance at each tree distance: before training, after the baseline, after CKFR."""
+    tree = pair.hierarchy.distances(measure)
+    labels = pair.ckfr.test.labels
+    keep = np.linspace(0, len(labels) - 1, min(most, len(labels))).round().astype(int)
+    rows, columns = np.triu_indices(len(keep), 1)
+    apart = tree[labels[keep]][:, labels[keep]][rows, columns]
+    views = (
+        ("before training", pair.before),
+        ("baseline", pair.baseline.test.latents),
+        ("CKFR", pair.ckfr.test.latents),
+    )
+    figure, axes = plt.subplots(1, 3, figsize=(10, 3.2), sharey=True)
+    for axis, (name, latents), colour in zip(axes, views, (CMAP, BASELINE, OURS), strict=True):
+        latent = latent_distances(torch.as_tensor(latents[keep]), ell).numpy()[rows, columns]
+        colour = "white" if colour == CMAP else colour
+        sns.boxplot(
+            x=apart.astype(int), y=latent, ax=axis, color=colour, showfliers=False, width=0.7, linewidth=1
+        )
+        different = apart > 0
+        correlation = np.corrcoef(latent[different], apart[different])[0, 1]
+        axis.set(
+            title=f"{name}: correlation {correlation:.2f}", xlabel="edges between the classes", ylabel=""
+        )
+    axes[0].set_ylabel("latent distance")
+    return figure
+
+
+def severities(pair: "Pair") -> Figure:
+    """How far from the truth the wrong answers are: counts by height of the lowest common ancestor."""
+    matrix = pair.hierarchy.distances("lca_height")
+    figure, axis = plt.subplots(figsize=(6.5, 3))
+    heights = np.arange(1, int(matrix.max()) + 1)
+    for shift, (name, outcome, colour) in zip((-0.2, 0.2), _both(pair), strict=True):
+        far = metrics.mistake_distances(outcome.test.logits.argmax(1), outcome.test.labels, matrix)
+        counts = [(far == height).sum() for height in heights]
+        axis.bar(heights + shift, counts, width=0.4, color=colour, label=name)
+    axis.set(xlabel="severity of the mistake (height of the lowest common ancestor)", ylabel="test scenes")
+    axis.set(title=f"mistakes by severity, {pair.condition}", xticks=heights)
+    axis.legend()
+    return figure
+
+
+def quick_table(pairs: Sequence["Pair"]) -> pd.DataFrame:
+    """Test scores of one run each, with the free minimum-risk decisions of both beside them."""
+    rows = {}
+    for pair in pairs:
+        for name, outcome, _ in _both(pair):
+            for suffix, prefix in (("", ""), (" + CRM", "crm_")):
+                rows[pair.condition, name + suffix] = {
+                    label: outcome.scores.get(prefix + key, np.nan if prefix else outcome.scores[key])
+                    for key, label in NAMES.items()
+                }
+    return pd.DataFrame(rows).T
+
+
+def study_table(result: Mapping[str, Any], scores: Sequence[str] = tuple(NAMES)) -> pd.DataFrame:
+    """The committed five-seed study: mean [95 % interval] over seeds, and the paired difference."""
+    rows = {}
+    for condition in result["results"]:
+        for key in scores:
+            for prefix, suffix in (("", ""), ("crm_", " + CRM")):
+                pair = condition["scores"].get(prefix + key)
+                if pair is None or (prefix and key.startswith("alignment")):
+                    continue
+                rows[condition["condition"], NAMES[key] + suffix] = {
+                    "baseline": f"{metrics.Interval(**pair['baseline']):.3f}",
+                    "CKFR": f"{metrics.Interval(**pair['ckfr']):.3f}",
+                    "difference": f"{metrics.Interval(**pair['difference']):+.3f}",
+                }
+    return pd.DataFrame(rows).T
+
+
+def verdicts(results: Mapping[str, Mapping[str, Any]], scores: Sequence[str] = tuple(NAMES)) -> pd.DataFrame:
+    """What the intervals of the paired differences say: better, worse, or not told apart."""
+    rows: dict[Any, dict[str, str]] = {}
+    for name, result in results.items():
+        for row in result["results"]:
+            found = {}
+            for key in scores:
+                difference = metrics.Interval(**row["scores"][key]["difference"])
+                up = (difference.mean > 0) == (key in HIGHER_IS_BETTER)
+                found[NAMES[key]] = (
+                    ("better" if up else "worse") if difference.excludes_zero else "not told apart"
+                )
+            rows[name, row["condition"]] = found
+    return pd.DataFrame(rows).T
+
+
+def crm_comparison(
+    results: Mapping[str, Mapping[str, Any]], keys: Sequence[str] = ("hdist@1", "hdist@5")
+) -> pd.DataFrame:
+    """Means over seeds of four ways to answer: each method's argmax, and its minimum-risk decisions."""
+    rows = {}
+    for name, result in results.items():
+        for row in result["results"]:
+            for key in keys:
+                rows[name, row["condition"], NAMES[key]] = {
+                    f"{method}{suffix}": row["scores"][prefix + key][place]["mean"]
+                    for prefix, suffix in (("", ""), ("crm_", " + CRM"))
+                    for method, place in (("baseline", "baseline"), ("CKFR", "ckfr"))
+                }
+    return pd.DataFrame(rows).T
+
+
+def study_figure(results: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """Paired differences CKFR − baseline with their intervals: one panel a score, one line a condition."""
+    keys = ("top1", "mistake_severity", "hdist@1", "alignment_pearson")
+    lines = [
+        (f"{name}\n{row['condition']}", row) for name, result in results.items() for row in result["results"]
+    ]
+    figure, axes = plt.subplots(1, len(keys), figsize=(11, 0.75 * len(lines) + 1.3), sharey=True)
+    for axis, key in zip(axes, keys, strict=True):
+        for place, (_, row) in enumerate(lines):
+            difference = metrics.Interval(**row["scores"][key]["difference"])
+            reach = [[difference.mean - difference.low], [difference.high - difference.mean]]
+            axis.errorbar(difference.mean, place, xerr=reach, fmt="o", color=OURS, capsize=4)
+        axis.axvline(0, color="black", linewidth=1)
+        better = "more is better →" if key in HIGHER_IS_BETTER else "← less is better"
+        axis.set(title=NAMES[key], xlabel=f"CKFR − baseline\n{better}")
+        axis.margins(x=0.25)
+    axes[0].set(
+        yticks=range(len(lines)), yticklabels=[name for name, _ in lines], ylim=(len(lines) - 0.5, -0.5)
+    )
+    return figure
+
+
+def alpha_figure(
+    results: Mapping[str, Mapping[str, Any]], scores: Sequence[str] = ("top1", "hdist@1")
+) -> Figure:
+    """Validation scores by alpha, a dot a seed: where the choice of alpha came from."""
+    figure, axes = plt.subplots(1, len(scores), figsize=(8.5, 3.2))
+    for axis, key in zip(axes, scores, strict=True):
+        for (name, result), marker in zip(results.items(), "os^", strict=False):
+            for condition in dict.fromkeys(run["condition"] for run in result["runs"]):
+                runs = [run for run in result["runs"] if run["condition"] == condition]
+                alphas = sorted({run["alpha"] for run in runs})
+                values = [[r[f"val_{key}"] for r in runs if r["alpha"] == alpha] for alpha in alphas]
+                (line,) = axis.plot(
+                    range(len(alphas)), np.mean(values, axis=1), marker=marker, label=f"{name}, {condition}"
+                )
+                for place, dots in enumerate(values):
+                    axis.plot([place] * len(dots), dots, ".", color=line.get_color(), alpha=0.5)
+                axis.set_xticks(range(len(alphas)), [f"{alpha:g}" for alpha in alphas])
+        axis.set(xlabel="alpha (0 is the baseline)", ylabel=NAMES[key], title=f"{NAMES[key]} on validation")
+    axes[0].legend()
+    return figure
+
+
+def _both(pair: "Pair") -> list[tuple[str, Any, Any]]:
+    return [("baseline", pair.baseline, BASELINE), ("CKFR", pair.ckfr, OURS)]
+
+
+def picture_strip(picture: np.ndarray, names: Sequence[str]) -> Figure:
+    """A row of square pictures, (H, n·H, 3) uint8, each under its name."""
+    side = picture.shape[0]
+    figure, axis = plt.subplots(figsize=(1.4 * len(names), 1.75))
+    axis.imshow(picture)
+    axis.set_xticks([side * (i + 0.5) for i in range(len(names))], names)
+    axis.xaxis.tick_top()
+    axis.tick_params(length=0)
+    axis.set_yticks([])
+    for spine in axis.spines.values():
+        spine.set_visible(False)
+    return figure
