@@ -1,5 +1,7 @@
 """Localisation scores against a literal loop over a thousand thresholds, written from the protocol's text."""
 
+from unittest import mock
+
 import cv2
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from ckfr_helpers import localization as loc
+from ckfr_helpers.localization import contours as traced
 from ckfr_helpers.runtime import CkfrError
 
 IOUS = (0.3, 0.5, 0.7)
@@ -111,19 +114,18 @@ def test_counts_are_those_of_the_literal_loop(scores, seed, contours):
 @settings(max_examples=150, deadline=None)
 @given(scores=maps_strategy, contours=st.sampled_from(["all", "largest"]))
 def test_every_box_at_every_level_is_what_opencv_traces(scores, contours):
-    """Stronger than the counts: all boxes, at every byte level."""
-    from ckfr_helpers.localization.contours import all_contour_boxes, largest_contour_boxes
-
+    """Stronger than the counts: all boxes, at every byte level, by both ways of finding them."""
     image = (scores * 255).astype(np.uint8)
-    find = all_contour_boxes if contours == "all" else largest_contour_boxes
-    for fine in (None, scores):
-        levels, boxes = find(image, fine)
+    find = traced.all_contour_boxes if contours == "all" else traced.largest_contour_boxes
+    for fine, few in ((None, 0), (scores, 0), (scores, 256)):
+        with mock.patch.object(traced, "FEW", few):
+            levels, boxes = find(image, fine)
         for level in range(255):
             _, above = cv2.threshold(image, level, 255, cv2.THRESH_BINARY)
-            traced = cv2.findContours(above, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)[-2]
-            if contours == "largest" and traced:
-                traced = [max(traced, key=cv2.contourArea)]
-            rectangles = [cv2.boundingRect(contour) for contour in traced]
+            found = cv2.findContours(above, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)[-2]
+            if contours == "largest" and found:
+                found = [max(found, key=cv2.contourArea)]
+            rectangles = [cv2.boundingRect(contour) for contour in found]
             limit = (image.shape[1] - 1, image.shape[0] - 1)
             want = [(x, y, min(x + w, limit[0]), min(y + h, limit[1])) for x, y, w, h in rectangles]
             assert sorted(map(tuple, boxes[levels == level].tolist())) == sorted(want)

@@ -23,6 +23,8 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import minimum_spanning_tree
 
+FEW = 24  # maps of so few different bytes (masks, mostly) are traced level by level
+
 
 class LevelBoxes(NamedTuple):
     """Contour boxes of all levels, sorted by level.
@@ -57,6 +59,8 @@ def all_contour_boxes(image: np.ndarray, fine: np.ndarray | None = None) -> Leve
         The boxes that ``cv2.findContours(..., RETR_TREE, ...)`` and ``cv2.boundingRect`` give level by level,
         in another order within a level.
     """
+    if (levels := _few_levels(image)) is not None:
+        return _traced(image, levels, largest=False)
     key = _order(image, fine)
     outer, holes = _shapes(image, key, holes=False), _shapes(image, key, holes=True)
     level = np.concatenate((outer.level, holes.level))
@@ -74,40 +78,51 @@ def largest_contour_boxes(image: np.ndarray, fine: np.ndarray | None = None) -> 
 
     Args and order as in ``all_contour_boxes``; one entry for each level that has any pixel.
     """
+    if (levels := _few_levels(image)) is not None:
+        return _traced(image, levels, largest=True)
     key = _order(image, fine)
     outer, holes = _shapes(image, key, holes=False, areas=True), _shapes(image, key, holes=True)
-    order = np.argsort(outer.level, kind="stable")
+    order = np.lexsort((-outer.half_area, outer.level))  # within a level, the largest own area first
     outer = _Shapes(*(part[order] for part in outer))
-    order = np.argsort(holes.level, kind="stable")
-    holes = _Shapes(holes.level[order], holes.corner[order])
     levels, starts = np.unique(outer.level, return_index=True)
-    stops = np.append(starts[1:], len(outer.level))
-    hole_starts = np.searchsorted(holes.level, levels, side="left")
-    hole_stops = np.searchsorted(holes.level, levels, side="right")
-
-    boxes = _outer_boxes(outer, image.shape)
-    width = outer.corner[:, 2] - outer.corner[:, 0]
-    height = outer.corner[:, 3] - outer.corner[:, 1]
-    most = 2 * width * height
     # A hole's contour lies on the pixels around it: a rectangle of side w + 1 at most.
-    hole_area = (
-        2 * (holes.corner[:, 2] - holes.corner[:, 0] + 2) * (holes.corner[:, 3] - holes.corner[:, 1] + 2)
-    )
-    chosen = np.zeros((len(levels), 4), np.int64)
-    for i, level in enumerate(levels.tolist()):
-        here, within = slice(starts[i], stops[i]), slice(hole_starts[i], hole_stops[i])
-        least = outer.half_area[here]
-        first = int(least.argmax())
-        upper = np.minimum(most[here], least + hole_area[within].sum())
-        upper[first] = -1
-        # Without holes least is exact. With a positive area of its own, a component's outer contour is larger
-        # than any inner one within it; an inner one elsewhere is smaller than the component around it.
-        if least[first] > upper.max() and (least[first] > 0 or hole_starts[i] == hole_stops[i]):
-            chosen[i] = boxes[starts[i] + first]
-        else:
-            contours = find_contours(image, level)
-            chosen[i] = contour_box(max(contours, key=cv2.contourArea), image.shape)
+    around = holes.corner[:, 2:] - holes.corner[:, :2] + 2
+    holes_here = np.bincount(holes.level, 2 * around[:, 0] * around[:, 1], minlength=256)  # (256,)
+    side = outer.corner[:, 2:] - outer.corner[:, :2]
+    most = np.minimum(2 * side[:, 0] * side[:, 1], outer.half_area + holes_here[outer.level])
+    most[starts] = -1  # how large can the others be?
+    least = outer.half_area[starts]
+    # Without holes least is exact. With a positive area of its own, a component's outer contour is larger
+    # than any inner one within it; an inner one elsewhere is smaller than the component around it.
+    clear = least > np.maximum.reduceat(most, starts) if len(levels) else np.zeros(0, bool)
+    clear &= (least > 0) | (holes_here[levels] == 0)
+    chosen = _outer_boxes(outer, image.shape)[starts]
+    rest = np.flatnonzero(~clear)
+    chosen[rest] = _traced(image, levels[rest], largest=True).box
     return LevelBoxes(levels, chosen)
+
+
+def _few_levels(image: np.ndarray) -> np.ndarray | None:
+    """Levels at which a map of few values changes; None where there are more than tracing is worth."""
+    values = np.flatnonzero(np.bincount(image.ravel(), minlength=256))
+    return np.arange(values[-1]) if len(values) <= FEW else None
+
+
+def _traced(image: np.ndarray, levels: np.ndarray, *, largest: bool) -> LevelBoxes:
+    """The same by ``findContours``, each distinct set of pixels once; a pixel must be above every level."""
+    values = np.flatnonzero(np.bincount(image.ravel(), minlength=256))
+    # The same pixels are above all levels between two neighbouring values.
+    below = np.searchsorted(values, levels, side="right")
+    known: dict[int, list[tuple[int, int, int, int]]] = {}
+    found_levels, found = [], []
+    for level, group in zip(levels.tolist(), below.tolist(), strict=True):
+        if group not in known:
+            contours = find_contours(image, level)
+            contours = [max(contours, key=cv2.contourArea)] if largest else contours
+            known[group] = [contour_box(contour, image.shape) for contour in contours]
+        found += known[group]
+        found_levels += [level] * len(known[group])
+    return LevelBoxes(np.array(found_levels, np.int64), np.array(found, np.int64).reshape(-1, 4))
 
 
 def find_contours(image: np.ndarray, level: int) -> list[np.ndarray]:
@@ -236,15 +251,14 @@ def _areas(values: np.ndarray, hills: np.ndarray, count: int) -> np.ndarray:
     """Twice the area of the contour polygon that each hill's 2 × 2 blocks of c and more fill, (count, 256).
 
     A contour runs through pixel centres: a block with four pixels of the component adds 1, one with three
-    adds 1/2. The pixels of a block touch each other, so it belongs wholly to the component of its highest.
+    adds 1/2. With at most one of four missing, the higher pixel of a diagonal is there, and its hill counts.
     """
     a, b, c, d = values[:-1, :-1], values[:-1, 1:], values[1:, :-1], values[1:, 1:]
-    upper, lower = np.maximum(a, b), np.maximum(c, d)
-    upper_hill = np.where(a >= b, hills[:-1, :-1], hills[:-1, 1:])
-    lower_hill = np.where(c >= d, hills[1:, :-1], hills[1:, 1:])
-    owner = np.where(upper >= lower, upper_hill, lower_hill).astype(np.int64) << 8
+    owner = np.where(a >= d, hills[:-1, :-1], hills[1:, 1:]).astype(np.int64)
+    owner <<= 8
     low, high = np.minimum(a, b), np.minimum(c, d)
-    third = np.maximum(np.minimum(low, high), np.minimum(np.maximum(low, high), np.minimum(upper, lower)))
+    shared = np.minimum(np.maximum(a, b), np.maximum(c, d))
+    third = np.maximum(np.minimum(low, high), np.minimum(np.maximum(low, high), shared))
     areas = np.bincount((owner | np.minimum(low, high)).ravel(), minlength=count * 256)  # all four
     areas += np.bincount((owner | third).ravel(), minlength=count * 256)  # at least three
     return areas.reshape(count, 256)[:, ::-1].cumsum(axis=1)[:, ::-1].copy()
