@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ckfr_helpers import wordnet
-from ckfr_helpers.hierarchy import Hierarchy
+from ckfr_helpers.hierarchy import GROUP, Hierarchy
 from ckfr_helpers.runtime import CkfrError, project_file
 
 ROOT = Path(__file__).parents[1]
@@ -54,7 +54,7 @@ def test_the_graph_is_whole_and_has_one_root():
 def test_every_data_set_has_its_tree(name, size):
     wnids = wordnet.class_list(name)
     assert len(set(wnids)) == size
-    h = Hierarchy.from_wordnet(wnids, inner="leaf")
+    h = Hierarchy.from_wordnet(wnids)
     assert h.classes == wnids
     assert h.root == wordnet.ROOT
     assert len(set(h.names)) == size
@@ -128,6 +128,20 @@ def test_the_path_does_not_depend_on_the_other_classes():
     assert alone.distances()[0, 1] == together.distances()[70, 3]
 
 
+def test_only_cifar100_has_a_class_above_another():
+    groups = {
+        name: [n for n in Hierarchy.from_wordnet(wordnet.class_list(name)).nodes if n.endswith(GROUP)]
+        for name in SIZES
+    }
+    whale, dolphin, seal = (wordnet.class_list("cifar100")[label] for label in (95, 30, 72))
+    assert groups == {**{name: [] for name in SIZES}, "cifar100": [whale + GROUP]}
+    h = Hierarchy.from_wordnet(wordnet.class_list("cifar100"))
+    assert h.lca(whale, dolphin) == whale + GROUP
+    graph = wordnet.graph_distances([whale, dolphin, seal])
+    ours = h.subset([whale, dolphin, seal]).distances()
+    np.testing.assert_array_equal(ours - graph, [[0, 1, 1], [1, 0, 0], [1, 0, 0]])
+
+
 def test_names_are_distinct_and_readable():
     cranes = wordnet.find("Crane")
     birds_and_machines = [w for w in cranes if w in wordnet.class_list("imagenet")]
@@ -147,7 +161,7 @@ def test_mistakes_name_the_offender():
         with pytest.raises(CkfrError, match=word):
             call()
     with pytest.raises(CkfrError, match=r"whale.*toothed whale"):
-        Hierarchy.from_wordnet(wordnet.class_list("cifar100"))
+        Hierarchy.from_wordnet(wordnet.class_list("cifar100"), inner="error")
 
 
 # -- The graph ----------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ DATA = Path(__file__).resolve().parent.parent / "data"
 #   lamp           the piece of furniture, not any source of light
 #   mushroom, orange, pear, apple, sweet_pepper   the food: the superclass is fruit and vegetables
 #   rocket         the vehicle
-#   whale          has dolphin below it in WordNet: use Hierarchy.from_wordnet(..., inner="leaf")
+#   whale          has dolphin below it in WordNet; Hierarchy.from_wordnet then gives it a leaf of its own
 CIFAR10 = """
 airplane n02691156 automobile n02958343 bird n01503061 cat n02121620 deer n02430045 dog n02084071
 frog n01639765 horse n02374451 ship n04194289 truck n04490091
@@ -78,11 +78,8 @@ n04532670 n04540053 n04560804 n04562935 n04596742 n04597913 n06596364 n07579787 
 n07615774 n07695742 n07711569 n07715103 n07720875 n07734744 n07747607 n07749582 n07753592 n07768694
 n07871810 n07873807 n07875152 n07920052 n09193705 n09246464 n09256479 n09332890 n09428293 n12267677
 """
-WHOLE_BRANCHES = (
-    "n00015388",
-    "n00017222",
-    "n00021265",
-)  # animal, plant, food: whatever a photo list may name
+# Whatever a photo list may name: animals, plants, food (nutrients) and food (solid food).
+WHOLE_BRANCHES = ("n00015388", "n00017222", "n00021265", "n07555863")
 
 HEADER = """\
 # WordNet 3.0 nouns with all their hypernyms, in WordNet's order; instance hypernyms included.
