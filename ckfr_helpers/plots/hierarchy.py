@@ -302,7 +302,7 @@ def graph_cost(
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.2), width_ratios=(1.5, 1))
     bar = {"label": "edges longer than in the graph", "shrink": 0.8}
-    _matrix(left, hierarchy, next(iter(trees.values())) - graph, bar, most, share=0.015)
+    _matrix(left, hierarchy, next(iter(trees.values())) - graph, bar, most, share=0.02)
     pairs = np.triu_indices(len(hierarchy), 1)
     width, colours = 0.8 / len(trees), (OURS, BASELINE)
     for number, (rule, tree) in enumerate(trees.items()):
