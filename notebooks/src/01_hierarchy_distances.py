@@ -32,7 +32,7 @@
 #
 # ### What you need
 #
-# A little Python and NumPy. There is no training here, and a GPU changes nothing: about half a minute on a CPU.
+# A little Python and NumPy. There is no training here, and a GPU changes nothing: about half a minute on an idle CPU.
 
 # %% [markdown]
 # ## Set-up
@@ -160,7 +160,7 @@ show(
 )
 
 # %% [markdown]
-# The animals fill the upper left quarter, and the dogs are the darkest block in it. The large bright rectangles are
+# The animals fill the upper left corner, and the dogs are the darkest block in it. The large bright rectangles are
 # animals against artefacts: many edges, whichever two you take. A matrix of distances is worth a few checks before
 # anybody trains with it. Every class at distance zero from itself and from nobody else; as far there as back; and no
 # detour shorter than the direct way.
@@ -268,7 +268,7 @@ for title, tree in {"among these three": three, "mini-ImageNet": mini, "ImageNet
     print(f"{title:20s}" + "".join(f"{value:12.3g}" for value in row))
 
 # %% [markdown]
-# Which one should you take? The authors of CKFR do not publish the distances of their own runs, so this series trains
+# Which one should you take? The distances behind the runs in the CKFR paper are not known to us, so this series trains
 # with `path`, the plainest, unless a cell says otherwise, and *reports* mistakes with `lca_height`, as Bertinetto et
 # al. do. Neither is the truth. Each is a decision, and now you know what it decides.
 
@@ -379,7 +379,8 @@ else:
 
 # %% [markdown]
 # Our rule costs more than its rival. Before we defend it, let us see *where*. On the left, how many edges each pair
-# gained, in tree order; on the right, how many pairs gained how many.
+# gained, in tree order; on the right, how many pairs gained how many
+# (the axis stops at eight; very few gained more).
 
 # %% tags=["page"]
 show(
@@ -443,8 +444,8 @@ print(
 
 # %% [markdown]
 # The authors' demo keeps its distances in another form, `pseudo_distances.npy`: a dictionary from `"wnidA-wnidB"` to a
-# number, pickled into an `.npy`. The demo's own values are not public, so let us write such a file from our distances and
-# read it.
+# number, pickled into an `.npy`. The values in the authors' own file are not
+# known to us, so let us write such a file from our distances and read it.
 
 # %%
 table = {f"{a}-{b}": float(three.distances("path")[i, j])
@@ -637,7 +638,7 @@ else:
 # - **That such distances help.** Nothing has been trained yet. Notebook 02 builds the loss, notebook 03 tries it.
 # - **That WordNet is right about pictures.** A tomato and a red ball look alike and are far apart here; a whale and a bat
 #   are both placentals. The hierarchy is knowledge from outside the picture. That is its use, and its limit.
-# - **The distances of the CKFR paper's own runs.** They are not public. Ours follow the rules stated above.
+# - **The distances of the CKFR paper's own runs.** We do not know them. Ours follow the rules stated above.
 # - **All of WordNet's relations.** We use *is a* (and *is an instance of*), not *is part of* or anything else.
 #
 # ## References
