@@ -241,6 +241,28 @@ def test_an_inner_class_becomes_a_leaf_when_asked():
     assert root_too.parent == {"seal": "sea+", "sea": "sea+"}
 
 
+def test_deep_trees_need_no_recursion():
+    deep = 5000
+    pairs = [(f"n{k}", f"n{k + 1}") for k in range(deep)] + [("n0", "pan")]
+    h = Hierarchy.from_pairs(pairs)
+    assert h.distances("path").tolist() == [[0, deep + 1], [deep + 1, 0]]
+    assert h.height("n0") == h.depth(f"n{deep}") == deep
+    assert h.compressed().to_pairs() == [("n0", f"n{deep}"), ("n0", "pan")]
+
+
+def test_one_class_alone():
+    for h in (Hierarchy.from_pairs([("thing", "lion")]), Hierarchy.from_wordnet(["n02129165"])):
+        assert [h.distances(measure).tolist() for measure in MEASURES] == [[[0]]] * 3
+        assert h.order().tolist() == [0]
+        assert h.nearest(h.classes[0]) == []
+
+
+def test_attributes_cannot_be_replaced():
+    h = Hierarchy.from_pairs(SMALL)
+    with pytest.raises(AttributeError):
+        h.classes = ("dodo",)
+
+
 def test_load_refuses_what_is_no_tree(tmp_path):
     for name, write in {
         "text.npz": lambda p: p.write_text("hello"),
