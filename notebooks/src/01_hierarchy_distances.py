@@ -386,7 +386,7 @@ else:
 show(
     plots.graph_cost(imagenet, graph, {"first-listed (ours)": ours, "nearest the root": shortest}),
     alt="Left: a map of ImageNet's class pairs, dark nearly everywhere except for one broad bright band, the dogs against "
-    "everything that is no animal. Right: bars; most pairs gain no edge, a large group gains five under our rule.",
+    "everything without a backbone. Right: bars; most pairs gain no edge, a large group gains five under our rule.",
 )
 
 # %% [markdown]
