@@ -10,6 +10,7 @@ Writes benchmarks/results/max_box_acc.json.
 
 import argparse
 import json
+import os
 import statistics
 import time
 from pathlib import Path
