@@ -6,8 +6,9 @@ and check against figures published for the official files that the pixels and l
 
 What cannot be rebuilt are the pictures' original file names ("leptodactylus_pentadactylus_s_000004.png"): the
 package does not have them, and the rebuilt batches number the pictures instead. So
-``torchvision.datasets.CIFAR10(root)``, which compares md5 sums of whole files, refuses the rebuilt folder;
-`cifar.Cifar` reads it, and so does every script that unpickles the batches itself.
+``torchvision.datasets.CIFAR10(root)``, which compares md5 sums of whole files, refuses the rebuilt folder.
+`cifar.Cifar` reads it; so does torchvision's class once a subclass's ``_check_integrity`` returns True, and
+so does every script that unpickles the batches itself. ``batches.meta`` is the official file byte for byte.
 """
 
 import json
@@ -243,6 +244,12 @@ class _Python2Pickler(pickle._Pickler):  # type: ignore[name-defined]
         self.memoize(value)
 
     dispatch[bytes] = save_bytes
+
+    def memoize(self, value: Any) -> None:
+        # Python 2's C pickler counted from 1; with that, batches.meta has the official md5.
+        number = len(self.memo) + 1
+        self.write(self.put(number))
+        self.memo[id(value)] = number, value
 
     def save_global(self, value: Any, name: str | None = None) -> None:
         # NumPy 2 moved its constructor to numpy._core; the official files, and NumPy 1, know numpy.core.

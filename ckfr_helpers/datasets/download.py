@@ -7,12 +7,14 @@ for archives of hundreds of megabytes that is the difference between a nuisance 
 import contextlib
 import hashlib
 import http.client
+import lzma
 import shutil
 import tarfile
 import tempfile
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -163,7 +165,7 @@ def extract(archive: str | Path, target: str | Path, inner: str | None = None) -
                     file.extractall(scratch)  # zipfile itself strips drives, roots and ".." from names
             else:
                 _unpack_tar(archive, scratch)
-        except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError) as error:
+        except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
             raise CkfrError(
                 f"{archive} cannot be unpacked ({error}); delete it and fetch it again."
             ) from error

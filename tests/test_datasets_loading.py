@@ -1,0 +1,271 @@
+"""Batches: the same whatever the workers, resumable anywhere, a function of (seed, epoch, index) alone."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader
+
+from ckfr_helpers.datasets.base import Example, ImageSource
+from ckfr_helpers.datasets.loading import EpochSampler, TransformedView, make_loader, start_epoch
+from ckfr_helpers.datasets.transforms import make_transform
+from ckfr_helpers.hierarchy import Hierarchy
+from ckfr_helpers.runtime import CkfrError
+
+TREE = Hierarchy.from_pairs([("all", "a"), ("all", "b"), ("all", "c")])
+SIZE = 24
+
+
+class Noise(ImageSource):
+    """Pictures of noise, a function of their index."""
+
+    name = "noise"
+    hierarchy = TREE
+
+    def __init__(self, count: int = 29, split: str = "train") -> None:
+        self.split = split
+        self.labels = np.arange(count, dtype=np.int64) % 3
+
+    def __getitem__(self, index: int) -> Example:
+        generator = torch.Generator().manual_seed(index)
+        image = torch.randint(0, 256, (3, 40, 40), dtype=torch.uint8, generator=generator)
+        return Example(image, int(self.labels[index]), None, None)
+
+
+def make_view(seed: int = 5) -> TransformedView:
+    return TransformedView(Noise(), make_transform("light", True, SIZE), seed=seed)
+
+
+def two_epochs(workers: int, context: str | None = None, view: TransformedView | None = None) -> list:
+    """Every batch of epochs 0 and 1, then epoch 1 again from its third batch."""
+    loader = make_loader(view or make_view(), batch_size=6, train=True, workers=workers, context=context)
+    batches = []
+    for epoch, start in ((0, 0), (1, 0), (1, 2)):
+        start_epoch(loader, epoch, start)
+        batches.extend(loader)
+    return batches
+
+
+def same(first: list, second: list) -> bool:
+    return len(first) == len(second) and all(
+        torch.equal(left, right)
+        for one, other in zip(first, second, strict=True)
+        for left, right in zip(one, other, strict=True)
+    )
+
+
+@pytest.fixture(scope="module")
+def alone() -> list:
+    return two_epochs(workers=0)
+
+
+def test_a_batch_is_images_labels_indices(alone):
+    images, labels, indices = alone[0]
+    assert images.shape == (6, 3, SIZE, SIZE)
+    assert images.dtype == torch.float32
+    assert labels.dtype == indices.dtype == torch.int64
+    assert torch.equal(labels, indices % 3)
+
+
+@pytest.mark.parametrize(("workers", "context"), [(1, None), (2, "fork"), (2, "spawn")])
+def test_workers_change_nothing_bit_for_bit(alone, workers, context):
+    """Persistent workers learn of the new epoch too: the batches of epoch 1 would differ otherwise."""
+    assert same(alone, two_epochs(workers, context))
+
+
+def test_epochs_differ_in_order_and_in_augmentation(alone):
+    per_epoch = 29 // 6
+    order = [torch.cat([batch[2] for batch in alone[start : start + per_epoch]]) for start in (0, per_epoch)]
+    assert not torch.equal(*order)
+    view = make_view()
+    first = view[3][0]
+    view.set_epoch(1)
+    assert not torch.equal(first, view[3][0])
+    view.set_epoch(0)
+    assert torch.equal(first, view[3][0])
+
+
+def test_resuming_within_an_epoch_gives_the_very_batches_that_were_left(alone):
+    per_epoch = 29 // 6
+    assert same(alone[per_epoch + 2 : 2 * per_epoch], alone[2 * per_epoch :])
+
+
+def test_another_seed_gives_other_batches(alone):
+    assert not same(alone, two_epochs(0, view=make_view(seed=6)))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_loading_leaves_the_global_generators_where_they_were(workers):
+    torch.manual_seed(1)
+    np.random.seed(1)  # noqa: NPY002
+    random.seed(1)
+    expected = torch.rand(3), np.random.rand(), random.random()  # noqa: NPY002
+    torch.manual_seed(1)
+    np.random.seed(1)  # noqa: NPY002
+    random.seed(1)
+    two_epochs(workers)
+    assert torch.equal(torch.rand(3), expected[0])
+    assert np.random.rand() == expected[1]  # noqa: NPY002
+    assert random.random() == expected[2]
+
+
+def test_what_an_example_becomes_does_not_depend_on_what_came_before_it():
+    view = make_view()
+    forwards = [view[index][0] for index in range(29)]
+    torch.manual_seed(99)
+    for index in reversed(range(29)):
+        assert torch.equal(view[index][0], forwards[index])
+
+
+def test_the_generator_is_put_back_when_a_transform_fails():
+    def broken(image: torch.Tensor) -> torch.Tensor:
+        torch.rand(1)
+        raise RuntimeError("no")
+
+    view = TransformedView(Noise(), broken)
+    before = torch.get_rng_state()
+    with pytest.raises(RuntimeError, match="no"):
+        view[0]
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+class Environment(ImageSource):
+    """Reports what its process has been given: threads, and draws from Python's and NumPy's generators."""
+
+    name, split, hierarchy = "environment", "test", TREE
+
+    def __init__(self) -> None:
+        self.labels = np.zeros(8, dtype=np.int64)
+
+    def __getitem__(self, index: int) -> Example:
+        draws = [torch.get_num_threads(), random.randrange(256), np.random.randint(256)]  # noqa: NPY002
+        return Example(torch.tensor(draws, dtype=torch.uint8).view(3, 1, 1), 0, None, None)
+
+
+def to_float(image: torch.Tensor) -> torch.Tensor:
+    return image.float()
+
+
+def test_each_worker_has_one_thread_and_its_own_generators():
+    view = TransformedView(Environment(), to_float)
+    images = torch.cat(
+        [batch[0] for batch in make_loader(view, 1, train=False, workers=2, context="fork")]
+    ).view(8, 3)
+    assert (images[:, 0] == 1).all()
+    # Batches alternate between the workers; forked twins that share generators would pair up.
+    for column in (1, 2):
+        assert not torch.equal(images[0::2, column], images[1::2, column])
+
+
+def test_evaluation_keeps_the_order_and_every_example():
+    loader = make_loader(make_view(), batch_size=6, train=False)
+    assert torch.cat([batch[2] for batch in loader]).tolist() == list(range(29))
+    assert len(loader) == 5
+
+
+def test_a_broken_picture_in_a_worker_is_still_one_of_our_errors():
+    class Broken(Noise):
+        def __getitem__(self, index: int) -> Example:
+            raise CkfrError("The picture x.jpg cannot be decoded.")
+
+    view = TransformedView(Broken(), to_float)
+    with pytest.raises(CkfrError, match=r"x\.jpg"):
+        list(make_loader(view, 4, train=False, workers=1, context="fork"))
+
+
+# -- The sampler -------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    n=st.integers(1, 60),
+    batch=st.integers(1, 9),
+    seed=st.integers(0, 2**40),
+    epoch=st.integers(0, 50),
+    world=st.integers(1, 4),
+    drop=st.booleans(),
+    data=st.data(),
+)
+def test_sampler_invariants(n, batch, seed, epoch, world, drop, data):
+    if drop and n < batch * world:
+        with pytest.raises(CkfrError, match="do not fill one batch"):
+            EpochSampler(n, batch, seed, drop_last=drop, world_size=world)
+        return
+    ranks = [
+        EpochSampler(n, batch, seed, drop_last=drop, rank=rank, world_size=world) for rank in range(world)
+    ]
+    for sampler in ranks:
+        sampler.set_epoch(epoch)
+    slices = [list(sampler) for sampler in ranks]
+    # Every process does as many batches, or a collective operation would wait for ever.
+    assert len({len(part) for part in slices}) == 1
+    assert all(len(part) == len(sampler) for part, sampler in zip(slices, ranks, strict=True))
+    seen = [index for part in slices for indices in part for index in indices]
+    if drop:
+        assert len(seen) == len(set(seen)) == n // (batch * world) * batch * world
+    else:
+        assert set(seen) == set(range(n))
+        assert len(seen) == n if world == 1 else len(seen) % (batch * world) == 0
+    # Any number of processes walks one common order.
+    together = EpochSampler(n, batch * world, seed, drop_last=drop)
+    together.set_epoch(epoch)
+    for number, indices in enumerate(together):
+        assert [index for part in slices for index in part[number]][: len(indices)] == indices
+    # Starting at batch k is the tail of the whole epoch.
+    start = data.draw(st.integers(0, len(slices[0])))
+    ranks[0].set_epoch(epoch, start)
+    assert list(ranks[0]) == slices[0][start:]
+    assert len(ranks[0]) == len(slices[0]) - start
+    # And the next epoch begins at its beginning.
+    ranks[0].set_epoch(epoch + 1)
+    assert len(ranks[0]) == ranks[0].batches_per_epoch
+
+
+def test_every_position_is_as_likely_for_every_example():
+    """400 epochs of 10: each example leads about 40 times; a chi-square of 9 degrees rarely passes 28."""
+    sampler = EpochSampler(10, 10, seed=3)
+    counts = np.zeros(10)
+    for epoch in range(400):
+        sampler.set_epoch(epoch)
+        counts[next(iter(sampler))[0]] += 1
+    assert ((counts - 40) ** 2 / 40).sum() < 28
+
+
+def test_engines_that_set_epochs_by_themselves_leave_ours_alone():
+    """Lightning Fabric calls ``set_epoch`` on what a batch sampler names ``sampler``, with its own count."""
+    from lightning_fabric import Fabric
+
+    loader = make_loader(make_view(), batch_size=6, train=True)
+    fabric = Fabric(accelerator="cpu", devices=1)
+    wrapped = fabric.setup_dataloaders(loader, use_distributed_sampler=False)
+    start_epoch(wrapped, 7, 1)
+    indices = torch.cat([batch[2] for batch in wrapped])
+    start_epoch(loader, 7, 1)
+    assert torch.equal(indices, torch.cat([batch[2] for batch in loader]))
+    assert len(indices) == 18
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: EpochSampler(0, 4), "n >= 1"),
+        (lambda: EpochSampler(8, 4, rank=2, world_size=2), "rank < world_size"),
+        (lambda: EpochSampler(8, 4).set_epoch(0, 3), "a batch from 0 to 2"),
+        (lambda: EpochSampler(8, 4).set_epoch(-1), "epoch -1"),
+        (lambda: make_view(seed=-1), "seed must be at least 0; got -1"),
+        (lambda: make_view().set_epoch(-2), "epoch must be at least 0; got -2"),
+        (lambda: make_loader(make_view(), 4, True, workers=-1), "workers must be at least 0"),
+        (lambda: make_loader(make_view(), 4, True, context="teleport"), "no start method 'teleport'"),
+        (lambda: make_loader(make_view(), 64, True), "29 examples do not fill one batch of 64"),
+    ],
+)
+def test_mistakes_get_one_sentence(call, message):
+    with pytest.raises(CkfrError, match=message):
+        call()
+
+
+def test_a_loader_is_an_ordinary_data_loader():
+    assert isinstance(make_loader(make_view(), 4, train=True), DataLoader)
