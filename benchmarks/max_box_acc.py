@@ -124,6 +124,8 @@ def main() -> None:
             "thresholds": 1000,
             "seed": SEED,
             "threads": 1,
+            "repeats": arguments.repeats,
+            "load_average_at_end": os.getloadavg()[1],
         }
         result = {
             "environment": environment() | {"opencv": cv2.__version__},

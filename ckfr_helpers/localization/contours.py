@@ -149,17 +149,22 @@ def _hole_boxes(shapes: _Shapes, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _order(image: np.ndarray, fine: np.ndarray | None) -> np.ndarray:
-    """One number per pixel that orders the image without ties, (H, W) int64.
+    """One number per pixel that orders the image without ties, (H, W) int32 or, for large images, int64.
 
     By value, then by the finer value, then by place; the low ``_bits`` say where the pixel stands, so the
     largest number around a pixel names the neighbour to climb to.
     """
-    key = image.astype(np.int64)
-    key <<= 20
+    bits = _bits(image.size)
+    room = 23 - bits  # of 31 bits, what value and place leave
+    kind, room = (np.int32, room) if room >= 6 else (np.int64, 20)
+    key = image.astype(kind)
+    key <<= room
     if fine is not None:
-        key |= (fine.astype(np.float32) * (2**20 - 1)).astype(np.int64)  # float16 cannot count so far
-    key <<= _bits(image.size)
-    key |= np.arange(image.size).reshape(image.shape)
+        scaled = fine.astype(np.float32) * 255  # float16 could not tell the neighbours of 255 apart
+        scaled -= image
+        key |= (np.clip(scaled, 0, 0.999, out=scaled) * (1 << room)).astype(kind)
+    key <<= bits
+    key |= np.arange(image.size, dtype=kind).reshape(image.shape)
     return key
 
 
@@ -172,11 +177,26 @@ def _shapes(image: np.ndarray, order: np.ndarray, *, holes: bool, areas: bool = 
     values = 255 - image if holes else image  # (H, W) uint8
     hills, peaks = _sinks(order) if holes else _hills(order)
     count = len(peaks) + holes  # for holes one more hill stands for all that lies outside the image
-    rows = _rows(values, hills, count)  # (4, count, 256)
+    merges = _merges(*_saddles(values, hills, count, four=holes), count, outside=count - 1 if holes else -1)
+    lowest = np.zeros(count, np.int64)
+    for _, gone, height in merges:
+        lowest[gone] = height
+
+    drowned = None
+    if holes:  # at which height each hill, as part of whatever it has merged with, opens to the outside
+        reached = [256] * count
+        for stays, gone, height in reversed(merges):
+            reached[gone] = min(height, reached[stays])
+        drowned = np.array(reached)
+    rows = _rows(values, hills, count, drowned)  # (4, count, 256)
     area = _areas(values, hills, count) if areas else None
-    lowest = _merge(
-        rows, area, *_saddles(values, hills, count, four=holes), outside=count - 1 if holes else -1
-    )
+    for stays, gone, height in merges:
+        if holes and stays == count - 1:
+            continue  # nobody reads the row of the outside
+        here, there = rows[:, stays, : height + 1], rows[:, gone, : height + 1]
+        np.minimum(here, there, out=here)
+        if area is not None:
+            area[stays, : height + 1] += area[gone, : height + 1]
 
     # After the merges, a hill's entry stands for one component from its last merge's saddle up to its peak.
     column = np.arange(256)
@@ -191,7 +211,7 @@ def _shapes(image: np.ndarray, order: np.ndarray, *, holes: bool, areas: bool = 
 
 def _hills(order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Climb to the highest of 8 neighbours: each pixel's hill (H, W), and the flat index of each peak."""
-    best = np.full((order.shape[0] + 2, order.shape[1] + 2), -1)
+    best = np.full((order.shape[0] + 2, order.shape[1] + 2), -1, order.dtype)
     best[1:-1, 1:-1] = order
     best = np.maximum(np.maximum(best[:, :-2], best[:, 2:]), best[:, 1:-1])
     best = np.maximum(np.maximum(best[:-2], best[2:]), best[1:-1])
@@ -210,34 +230,42 @@ def _sinks(order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _ends(best: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Follow each pixel's best neighbour to the end: number of the end (H, W), flat index of each end."""
-    goal = best.ravel() & ((1 << _bits(best.size)) - 1)
-    while True:  # each round doubles the steps taken
-        further = goal[goal]
+    best &= (1 << _bits(best.size)) - 1
+    goal, further = best.ravel().astype(np.intp), np.empty(best.size, np.intp)
+    while True:  # each round doubles the steps taken; "clip" spares take a check, nothing is out of range
+        np.take(goal, goal, out=further, mode="clip")
         if np.array_equal(further, goal):
             break
-        goal = further[further]
+        np.take(further, further, out=goal, mode="clip")
     ends = np.flatnonzero(goal == np.arange(best.size))
     number = np.empty(best.size, np.int32)
-    number[ends] = np.arange(len(ends))
-    return number[goal].reshape(best.shape), ends
+    number[ends] = np.arange(len(ends), dtype=np.int32)
+    return number.take(goal, mode="clip").reshape(best.shape), ends
 
 
-def _rows(values: np.ndarray, hills: np.ndarray, count: int) -> np.ndarray:
-    """Box of each hill's pixels of value c and more, (4, count, 256): x0, y0, -x1, -y1, so union is min."""
+def _rows(values: np.ndarray, hills: np.ndarray, count: int, drowned: np.ndarray | None) -> np.ndarray:
+    """Box of each hill's pixels of value c and more, (4, count, 256): x0, y0, -x1, -y1, so union is min.
+
+    Pixels at or below their hill's ``drowned`` height belong to no hole at any level and are left out.
+    """
     height, width = values.shape
     kind = np.int16 if max(height, width) < 2**15 else np.int32  # a map of noise has thousands of hills
     rows = np.full((4, count, 256), np.iinfo(kind).max, kind)
     x0, y0, x1, y1 = rows.reshape(4, -1)
+    if drowned is None:
+        at = hills.astype(np.intp)
+        at <<= 8
+        at |= values
+        down, by_row = np.repeat(np.arange(height, dtype=kind), width), at.ravel()
+        across, by_column = np.repeat(np.arange(width, dtype=kind), height), at.T.ravel()
+    else:
+        kept = np.flatnonzero(values > drowned.astype(np.int16).take(hills))
+        by_row = hills.ravel()[kept].astype(np.intp) * 256 + values.ravel()[kept]
+        down, across = np.divmod(kept, width)
+        order = np.argsort(across, kind="stable")
+        across, by_column = across[order], by_row[order]
     # Assigning to a repeated index keeps the last value: pixels come in order of y, so assigning backwards
     # keeps the first row and assigning forwards the last; the same for columns on the transposed order.
-    at = hills.astype(np.int64)
-    at <<= 8
-    at |= values
-    down, across = (
-        np.repeat(np.arange(height, dtype=kind), width),
-        np.repeat(np.arange(width, dtype=kind), height),
-    )
-    by_row, by_column = at.ravel(), at.T.ravel()
     y1[by_row] = -down
     y0[by_row[::-1]] = down[::-1]
     x1[by_column] = -across
@@ -298,17 +326,11 @@ def _saddles(
     return a[order].tolist(), b[order].tolist(), (256 - cost[order]).tolist()
 
 
-def _merge(
-    rows: np.ndarray,
-    areas: np.ndarray | None,
-    left: list[int],
-    right: list[int],
-    heights: list[int],
-    outside: int,
-) -> np.ndarray:
-    """Unite ``rows`` (and ``areas``) in place up to each saddle; per row, the last column that left it."""
-    root = list(range(rows.shape[1]))
-    lowest = np.zeros(len(root), np.int64)
+def _merges(
+    left: list[int], right: list[int], heights: list[int], count: int, outside: int
+) -> list[tuple[int, int, int]]:
+    """Which hill goes into which at what height, in falling order; the outside never goes into another."""
+    root = list(range(count))
 
     def find(node: int) -> int:
         while root[node] != node:
@@ -316,17 +338,13 @@ def _merge(
             node = root[node]
         return node
 
+    merges = []
     for a, b, height in zip(left, right, heights, strict=True):
         a, b = find(a), find(b)
         if a == b:
             continue
         if b == outside:
             a, b = b, a
-        root[b], lowest[b] = a, height
-        if a == outside:
-            continue  # nobody reads that row
-        here, there = rows[:, a, : height + 1], rows[:, b, : height + 1]
-        np.minimum(here, there, out=here)
-        if areas is not None:
-            areas[a, : height + 1] += areas[b, : height + 1]
-    return lowest
+        root[b] = a
+        merges.append((a, b, height))
+    return merges
