@@ -178,10 +178,10 @@ def alignment(
 
 
 def _correlations(points: Floats, labels: Ints, matrix: Floats, ell: float, prefix: str) -> dict[str, float]:
-    from scipy.spatial.distance import pdist
+    import torch  # only here: the other scores need NumPy alone
 
     # Minkowski's norm without its root is the latent distance, up to a factor that correlation ignores.
-    latent = pdist(points, "minkowski", p=ell) ** ell if len(points) > 1 else np.zeros(0)
+    latent = torch.pdist(torch.from_numpy(points), p=ell).numpy() ** ell if len(points) > 1 else np.zeros(0)
     rows, columns = np.triu_indices(len(points), 1)
     different = labels[rows] != labels[columns]
     latent, tree = latent[different], matrix[labels[rows], labels[columns]][different]

@@ -72,7 +72,7 @@ def confusions(pair: "Pair") -> Figure:
     return figure
 
 
-def latent_against_tree(pair: "Pair", ell: float = 1.2, measure: str = "path", most: int = 600) -> Figure:
+def latent_against_tree(pair: "Pair", ell: float = 1.2, measure: str = "path", most: int = 300) -> Figure:
     """Latent distance at each tree distance: before training, after the baseline, after CKFR."""
     tree = pair.hierarchy.distances(measure)
     labels = pair.ckfr.test.labels
@@ -236,4 +236,30 @@ def picture_strip(picture: np.ndarray, names: Sequence[str]) -> Figure:
     axis.set_yticks([])
     for spine in axis.spines.values():
         spine.set_visible(False)
+    return figure
+
+
+def three_matrices(pair: "Pair", ell: float = 1.2, measure: str = "path") -> Figure:
+    """The tree's class distances beside those between class means of test latents, all in tree order."""
+    order = pair.hierarchy.order()
+    names = [pair.hierarchy.names[i] for i in order]
+    tree = pair.hierarchy.distances(measure)
+    views = [("the tree says", tree)]
+    for name, outcome in (("cross-entropy alone learns", pair.baseline), ("CKFR learns", pair.ckfr)):
+        means = [outcome.test.latents[outcome.test.labels == label].mean(0) for label in range(len(order))]
+        latent = latent_distances(torch.as_tensor(np.stack(means)), ell).numpy()
+        upper = np.triu_indices(len(order), 1)
+        correlation = np.corrcoef(latent[upper], tree[upper])[0, 1]
+        views.append((f"{name}  (r = {correlation:.2f})", latent))
+    figure, axes = plt.subplots(1, 3, figsize=(12, 4.4), sharey=True)
+    for axis, (title, matrix) in zip(axes, views, strict=True):
+        image = axis.imshow(matrix[np.ix_(order, order)], cmap=CMAP)
+        axis.set_title(title)
+        axis.set_xticks(range(len(names)), names, rotation=90)
+        axis.tick_params(labelsize=7, length=0)
+        for spine in axis.spines.values():
+            spine.set_visible(False)
+    axes[0].set_yticks(range(len(names)), names)
+    bar = figure.colorbar(image, ax=axes, shrink=0.8, ticks=[matrix.min(), matrix.max()])
+    bar.ax.set_yticklabels(["near", "far"])
     return figure

@@ -18,7 +18,7 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/ckfr-notebooks/ckfr-notebooks/blob/main/notebooks/02_aligned_triplet_loss.ipynb)
 #
-# Notebook 01 measured how far apart classes are in a tree: two edges from a lion to a tiger, six from a lion to a
+# Notebook 01 measured how far apart classes are in a tree: a lion is two edges from a tiger, and many more from a
 # frying pan. Here we build the loss that teaches a network these distances. There are no pictures and no network
 # yet. We let the latents themselves move, as free points, so that you can watch what the loss wants.
 #

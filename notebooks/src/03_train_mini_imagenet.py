@@ -88,7 +88,7 @@ picks = [
 ]
 strip = torch.cat([scenes[i].image for i in picks], dim=2).permute(1, 2, 0).numpy()  # (160, 8 × 160, 3)
 names = [scenes.hierarchy.names[scenes[i].label] for i in picks]
-show(plots.picture_strip(strip, names), alt="Eight training scenes: " + ", ".join(names), dpi=90)
+show(plots.picture_strip(strip, names), alt="Eight training scenes: " + ", ".join(names), dpi=60)
 
 # %% [markdown]
 # One knob makes this more than a stand-in. At *bias 0* every kind of place is equally likely for every class. At *bias
@@ -162,6 +162,17 @@ show(
 show(
     plots.latent_against_tree(pairs[0]),
     alt="Box plots of latent distance by tree distance, before training, for the baseline, and for CKFR.",
+)
+
+# %% [markdown]
+# The same for class means, as matrices in tree order. Dark is near. The blocks along the diagonal of the first matrix
+# are the branches of the tree: mammals, birds, fruit, vehicles. How much of them do you find in the other two?
+
+# %% tags=["page"]
+show(
+    plots.three_matrices(pairs[0]),
+    alt="Distances between classes in tree order: the tree's own, the baseline's, and CKFR's.",
+    dpi=80,
 )
 
 # %% [markdown]

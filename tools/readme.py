@@ -1,0 +1,98 @@
+"""Write what the README shows of the results, from the committed result files and a run on this machine.
+
+python tools/readme.py            # the tables, between their marks
+python tools/readme.py --picture  # and docs/overview.png (trains for a minute)
+"""
+
+import argparse
+import re
+from pathlib import Path
+
+from ckfr_helpers import metrics
+from ckfr_helpers.plots.training import NAMES
+from ckfr_helpers.runtime import load_result
+
+ROOT = Path(__file__).resolve().parents[1]
+STUDIES = {"study_photos": "photos", "study_cifar10": "CIFAR-10"}
+
+
+def table() -> str:
+    """Markdown: one row a score and condition, means with 95 % intervals, and the free CRM baseline."""
+    lines = [
+        "| test split | score | baseline | baseline + CRM | CKFR | CKFR − baseline |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, label in STUDIES.items():
+        for row in load_result(name)["results"]:
+            where = f"{label}, {row['condition']}, alpha {row['alpha']:g}"
+            for key in ("top1", "mistake_severity", "hdist@1", "alignment_pearson"):
+                pair, free = row["scores"][key], row["scores"].get(f"crm_{key}")
+                cells = [
+                    f"{metrics.Interval(**pair['baseline']):.3f}",
+                    f"{metrics.Interval(**free['baseline']):.3f}" if free else "",
+                    f"{metrics.Interval(**pair['ckfr']):.3f}",
+                ]
+                difference = metrics.Interval(**pair["difference"])
+                told = f"**{difference:+.3f}**" if difference.excludes_zero else f"{difference:+.3f}"
+                lines.append("| " + " | ".join([where, NAMES[key], *cells, told]) + " |")
+                where = ""
+    return "\n".join(lines)
+
+
+def speeds() -> str:
+    """Markdown: each benchmark's ratio, from its result file."""
+    loss, step = load_result("loss_speed"), load_result("step_speed_cpu")["steps"][0]
+    large, matrix = loss["large_batch"], load_result("hierarchy_distances")
+    lines = ["| what | against | ratio |", "|---|---|---|"]
+    for row in loss["against_broadcasting"]:
+        what = f"exact loss and gradient, all {row['triplets']:,} triplets of a batch of {row['batch']}"
+        lines.append(f"| {what} | broadcasting over (B, B, B) | {row['times_faster']:.0f} × |")
+    lines.append(
+        f"| exact loss and gradient at B = {large['batch']} ({large['triplets']:.1e} triplets) | – | "
+        f"peak {large['peak_resident_gb']:.1f} GB for the whole process |"
+    )
+    what = f"anchors a second in training, {step['model']}, batch {step['batch']}"
+    lines.append(f"| {what} | three encodings an anchor | {step['times_the_anchors_per_second']:.1f} × |")
+    ratio = matrix["times_faster"]["matrix"]
+    lines.append(f"| 1000-class ImageNet distance matrix, tree given | NLTK, pair by pair | {ratio:,.0f} × |")
+    return "\n".join(lines)
+
+
+def between_marks(text: str, name: str, content: str) -> str:
+    """``text`` with what stands between the marks of ``name`` replaced."""
+    start, end = f"<!-- {name}: written by tools/readme.py -->", f"<!-- end of {name} -->"
+    pattern = re.compile(re.escape(start) + ".*?" + re.escape(end), re.DOTALL)
+    if not pattern.search(text):
+        raise SystemExit(f"README.md lacks the marks {start} and {end}.")
+    return pattern.sub(lambda _: f"{start}\n{content}\n{end}", text)
+
+
+def up_to_date(text: str) -> str:
+    """The README's text with its tables as the result files have them now."""
+    return between_marks(between_marks(text, "results", table()), "speed", speeds())
+
+
+def picture() -> None:
+    """docs/overview.png: the tree's distances, and what the two losses made of them, on the photos."""
+    from ckfr_helpers.plots.style import png, use_style
+    from ckfr_helpers.plots.training import three_matrices
+    from ckfr_helpers.training.lesson import Lesson, run_lesson
+
+    use_style()
+    (pair,) = run_lesson(Lesson("photos", ("bias 0",), alpha=20, scenes=50))
+    (ROOT / "docs").mkdir(exist_ok=True)
+    (ROOT / "docs" / "overview.png").write_bytes(png(three_matrices(pair), dpi=110))
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--picture", action="store_true", help="make the picture too")
+    if parser.parse_args().picture:
+        picture()
+    path = ROOT / "README.md"
+    path.write_text(up_to_date(path.read_text()))
+
+
+if __name__ == "__main__":
+    main()
