@@ -70,7 +70,10 @@ def test_a_batch_is_images_labels_indices(alone):
     assert torch.equal(labels, indices % 3)
 
 
-@pytest.mark.parametrize(("workers", "context"), [(1, None), (2, "fork"), (2, "spawn")])
+@pytest.mark.parametrize(
+    ("workers", "context"),
+    [(1, None), (2, "fork"), pytest.param(1, "spawn", marks=pytest.mark.slow)],
+)
 def test_workers_change_nothing_bit_for_bit(alone, workers, context):
     """Persistent workers learn of the new epoch too: the batches of epoch 1 would differ otherwise."""
     assert same(alone, two_epochs(workers, context))
@@ -118,6 +121,15 @@ def test_what_an_example_becomes_does_not_depend_on_what_came_before_it():
     torch.manual_seed(99)
     for index in reversed(range(29)):
         assert torch.equal(view[index][0], forwards[index])
+
+
+def test_equal_pictures_at_different_indices_are_augmented_differently():
+    class Same(Noise):
+        def __getitem__(self, index: int) -> Example:
+            return super().__getitem__(0)
+
+    view = TransformedView(Same(), make_transform("light", True, SIZE))
+    assert len({view[index][0].numpy().tobytes() for index in range(29)}) == 29
 
 
 def test_the_generator_is_put_back_when_a_transform_fails():

@@ -51,7 +51,9 @@ def test_original_train_is_the_demos_pil_pipeline_step_for_step():
     Rotation takes the nearest pixel and the autocontrast rounds, so single pixels may differ where PIL and
     tensors round differently; the pictures as a whole may not.
     """
-    image = smooth_picture(300, 400)
+    # Fine grain on top, or a blur would change next to nothing and could be left out unnoticed.
+    grain = torch.randint(0, 60, (3, 300, 400), generator=torch.Generator().manual_seed(0))
+    image = (smooth_picture(300, 400) * 0.7 + grain).to(torch.uint8)
     demo = v1.Compose(
         [
             v1.RandomResizedCrop(256, scale=(0.9, 1.0), ratio=(0.75, 1.0)),
@@ -64,13 +66,11 @@ def test_original_train_is_the_demos_pil_pipeline_step_for_step():
         ]
     )
     ours = make_transform("original", train=True)
-    matched = 0
-    for seed in range(24):
+    for seed in range(40):
         torch.manual_seed(seed)
         expected = demo(as_pil(image))
         torch.manual_seed(seed)
-        matched += bool((ours(image) - expected).abs().mean() < 2 / 255)
-    assert matched == 24
+        assert (ours(image) - expected).abs().mean() < 0.1 / 255, seed
 
 
 def test_light_eval_keeps_the_whole_picture_so_boxes_scale():
