@@ -79,7 +79,8 @@ def picture() -> None:
     from ckfr_helpers.training.lesson import Lesson, run_lesson
 
     use_style()
-    (pair,) = run_lesson(Lesson("photos", ("bias 0",), alpha=20, scenes=50))
+    alpha = load_result("study_photos")["results"][0]["alpha"]  # as chosen on validation
+    (pair,) = run_lesson(Lesson("photos", ("bias 0",), alpha=alpha, scenes=50))
     (ROOT / "docs").mkdir(exist_ok=True)
     (ROOT / "docs" / "overview.png").write_bytes(png(three_matrices(pair), dpi=110))
 

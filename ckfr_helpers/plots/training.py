@@ -251,7 +251,7 @@ def three_matrices(pair: "Pair", ell: float = 1.2, measure: str = "path") -> Fig
         upper = np.triu_indices(len(order), 1)
         correlation = np.corrcoef(latent[upper], tree[upper])[0, 1]
         views.append((f"{name}  (r = {correlation:.2f})", latent))
-    figure, axes = plt.subplots(1, 3, figsize=(12, 4.4), sharey=True)
+    figure, axes = plt.subplots(1, 3, figsize=(12, 5), sharey=True)
     for axis, (title, matrix) in zip(axes, views, strict=True):
         image = axis.imshow(matrix[np.ix_(order, order)], cmap=CMAP)
         axis.set_title(title)
@@ -260,6 +260,6 @@ def three_matrices(pair: "Pair", ell: float = 1.2, measure: str = "path") -> Fig
         for spine in axis.spines.values():
             spine.set_visible(False)
     axes[0].set_yticks(range(len(names)), names)
-    bar = figure.colorbar(image, ax=axes, shrink=0.8, ticks=[matrix.min(), matrix.max()])
+    bar = figure.colorbar(image, ax=axes, shrink=0.6, ticks=[matrix.min(), matrix.max()])
     bar.ax.set_yticklabels(["near", "far"])
     return figure
