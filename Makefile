@@ -32,7 +32,7 @@ demo: $(READY) $(PHOTOS)
 
 test: $(READY) $(PHOTOS)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	@$(BIN)/python -m pytest tests
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests
 	@$(BIN)/python -m pytest --nbmake --nbmake-timeout=900 notebooks/*.ipynb
 
 lab: $(READY) $(PHOTOS)

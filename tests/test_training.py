@@ -120,8 +120,10 @@ def test_the_metric_term_pulls_latents_towards_the_tree():
         fit(model, AlignedTripletLoss(alpha, 1.2, tree), *loaders, config, progress=False)
         seen = predict(model, data["val"].loader(24, False))
         found[alpha] = score(seen, tree)
-    assert found[5.0]["top1"] > 0.9
-    assert found[5.0]["alignment_pearson"] > found[0.0]["alignment_pearson"] + 0.3
+    assert found[0.0]["alignment_pearson"] < 0 < 0.9 < found[5.0]["alignment_pearson"]
+    assert found[5.0]["top1"] > 0.6
+    # What it gets wrong it takes for its new neighbour, where the baseline takes it for its likeness.
+    assert found[5.0]["mistake_severity"] < found[0.0]["mistake_severity"]
 
 
 class TwoLayers(nn.Module):
