@@ -96,6 +96,8 @@ def latent_against_tree(pair: "Pair", ell: float = 1.2, measure: str = "path", m
         axis.set(
             title=f"{name}: correlation {correlation:.2f}", xlabel="edges between the classes", ylabel=""
         )
+        lengths = np.unique(apart).astype(int)
+        axis.set_xticks(range(0, len(lengths), 4), lengths[::4])
     axes[0].set_ylabel("latent distance")
     return figure
 
@@ -199,25 +201,23 @@ def study_figure(results: Mapping[str, Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def alpha_figure(
-    results: Mapping[str, Mapping[str, Any]], scores: Sequence[str] = ("top1", "hdist@1")
-) -> Figure:
-    """Validation scores by alpha, a dot a seed: where the choice of alpha came from."""
-    figure, axes = plt.subplots(1, len(scores), figsize=(8.5, 3.2))
-    for axis, key in zip(axes, scores, strict=True):
-        for (name, result), marker in zip(results.items(), "os^", strict=False):
-            for condition in dict.fromkeys(run["condition"] for run in result["runs"]):
-                runs = [run for run in result["runs"] if run["condition"] == condition]
-                alphas = sorted({run["alpha"] for run in runs})
-                values = [[r[f"val_{key}"] for r in runs if r["alpha"] == alpha] for alpha in alphas]
-                (line,) = axis.plot(
-                    range(len(alphas)), np.mean(values, axis=1), marker=marker, label=f"{name}, {condition}"
-                )
-                for place, dots in enumerate(values):
-                    axis.plot([place] * len(dots), dots, ".", color=line.get_color(), alpha=0.5)
-                axis.set_xticks(range(len(alphas)), [f"{alpha:g}" for alpha in alphas])
-        axis.set(xlabel="alpha (0 is the baseline)", ylabel=NAMES[key], title=f"{NAMES[key]} on validation")
-    axes[0].legend()
+def alpha_figure(results: Mapping[str, Mapping[str, Any]], key: str = "hdist@1") -> Figure:
+    """Validation score by alpha, one panel a condition, a dot a seed; the ring marks the alpha chosen."""
+    rows = [(name, result, row) for name, result in results.items() for row in result["results"]]
+    figure, axes = plt.subplots(1, len(rows), figsize=(3.2 * len(rows), 3), squeeze=False)
+    for axis, (name, result, row) in zip(axes[0], rows, strict=True):
+        runs = [run for run in result["runs"] if run["condition"] == row["condition"]]
+        alphas = sorted({run["alpha"] for run in runs})
+        values = [[run[f"val_{key}"] for run in runs if run["alpha"] == alpha] for alpha in alphas]
+        means = [float(np.mean(dots)) for dots in values]
+        axis.plot(range(len(alphas)), means, "o-", color=OURS)
+        for place, dots in enumerate(values):
+            axis.plot([place] * len(dots), dots, ".", color=OURS, alpha=0.45)
+        chosen = alphas.index(row["alpha"])
+        axis.plot(chosen, means[chosen], "o", markersize=15, markerfacecolor="none", markeredgecolor="black")
+        axis.set_xticks(range(len(alphas)), [f"{alpha:g}" for alpha in alphas])
+        axis.set(title=f"{name}, {row['condition']}", xlabel="alpha (0 is the baseline)")
+    axes[0, 0].set_ylabel(f"{NAMES[key]}\non validation (less is better)")
     return figure
 
 
@@ -251,7 +251,7 @@ def three_matrices(pair: "Pair", ell: float = 1.2, measure: str = "path") -> Fig
         upper = np.triu_indices(len(order), 1)
         correlation = np.corrcoef(latent[upper], tree[upper])[0, 1]
         views.append((f"{name}  (r = {correlation:.2f})", latent))
-    figure, axes = plt.subplots(1, 3, figsize=(12, 5), sharey=True)
+    figure, axes = plt.subplots(1, 3, figsize=(12, 4.6), sharey=True, layout="compressed")
     for axis, (title, matrix) in zip(axes, views, strict=True):
         image = axis.imshow(matrix[np.ix_(order, order)], cmap=CMAP)
         axis.set_title(title)

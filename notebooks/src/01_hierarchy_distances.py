@@ -258,7 +258,7 @@ for measure in ("lca_height", "wu_palmer"):
 # diligence of the dictionary's authors for distance.** The other two take less notice of it.
 #
 # They pay in another coin. LCA height has few levels and ties most pairs. It also changes with the class list: the
-# height of a node depends on what hangs below it. Here is *the same pair* in two class lists.
+# height of a node depends on what hangs below it. Here is *the same pair* in three class lists.
 
 # %%
 imagenet = Hierarchy.from_wordnet(wordnet.class_list("imagenet"))
@@ -390,7 +390,7 @@ show(
 )
 
 # %% [markdown]
-# The cost is no haze over everything: it is mostly one band. ImageNet has a great many breeds of dog, and in WordNet a dog
+# The longer ways are not spread evenly: most of the added edges lie in one band. ImageNet has a great many breeds of dog, and in WordNet a dog
 # is a *canine* and also a *domestic animal*. The second way up skips the whole of zoology. Our rule closes it.
 
 # %%
@@ -423,7 +423,7 @@ assert ours[i, j] == graph[i, j] < shortest[i, j]
 
 # %% [markdown]
 # Under the rival rule a retriever and a wolf are nearly as far apart as a retriever and a pan, and a minivan is filed under
-# containers. That is a smaller error in edges and a larger one in sense. We accept the longer ways between dogs and things,
+# containers. That is a smaller error in edges and a larger one in sense. We accept the longer ways between dogs and things, and dogs and cats,
 # which are far apart either way, and keep dogs with wolves. The price is that **distances from dogs to everything else are
 # inflated**; if your classes are half dogs, remember it.
 
@@ -488,7 +488,7 @@ assert not (folder / "owned").exists()
 #
 # ### Your turn 1 · By hand
 #
-# In the small tree of section 2, count the dots: how many edges lie between the *car* and the *guitar*?
+# In the small tree of section 2, count the steps from dot to dot: how many edges lie between the *car* and the *guitar*?
 
 # %%
 car_to_guitar = None  # a number

@@ -311,8 +311,8 @@ show(
 print(f"B = 256: sorting is {broadcast[-1] / exact[-1]:.0f} times as fast here and now")
 
 # %% [markdown]
-# The same comparison, made by a script on an otherwise idle machine, is kept in the repository together with the
-# hardware it ran on, and with one batch that broadcasting could not hold in memory at all:
+# The same comparison, made by a script, is kept in the repository together with the hardware it ran on, and with one
+# batch that broadcasting could not hold in memory at all. On a busy machine such ratios vary from run to run:
 
 # %%
 folder = runtime.repo_root()
@@ -351,12 +351,13 @@ panel.show_static()
 # - **alpha = 0**, the baseline. Every class has its own corner and the classifier is always right, but who lives next
 #   to whom is an accident of the start: $r$ is near 0. (The three maps of the column are one and the same; only the
 #   distance that measures them differs.)
-# - **alpha = 2 and 20.** Sisters move together, animals and artefacts apart; at ell = 1.2 the tree becomes visible.
+# - **alpha = 2 and 20.** Animals and artefacts part; at ell = 1.2 and alpha = 20 sisters stand together and the tree
+#   becomes visible.
 # - **alpha = 100.** The map is tidy, yet the accuracy has dropped: cross-entropy is one voice against a hundred, and the
 #   classifier is left behind. (The maps are zoomed to fit. In truth these points huddle in a small patch, which section 7
-#   explains.) So look at the accuracy, not at $r$ alone.
+#   explains.) So look at the accuracy, which the panel below prints, not at $r$ alone.
 #
-# From top to bottom, ell = 2 has a hard time. A squared distance adds up along *right angles*, as Pythagoras says, and a
+# From top to bottom, a plane suits ell = 1.2 best at alpha = 20. For ell = 2 there is a reason: a squared distance adds up along *right angles*, as Pythagoras says, and a
 # plane has room for two of them, not for the many that a tree wants. In more dimensions the difference vanishes
 # (exercise 2 proves it). None of this says which values suit a network with images: notebook 03 asks that.
 #
@@ -468,8 +469,8 @@ for name, group in runs.items():
 
 # %% [markdown]
 # The last column is the mean distance within classes divided by that between classes. 1 means that a class is invisible
-# in the latent space. The rows with one triplet per anchor draw as the demo does, and say the same as the others with
-# more noise, so sampling is not to blame.
+# in the latent space. The rows with one triplet per anchor draw as the demo does: $r$ says the same, while classes
+# collapse less. So sampling does not explain why the released line fails.
 #
 # Mind what this is and what it is not. It shows what the released *term* asks for when nothing else speaks. In a network,
 # cross-entropy speaks as well, and so do the images; any tree structure would then have to come from those
