@@ -25,7 +25,7 @@ $(READY): pyproject.toml
 
 $(PHOTOS): $(READY) data/photos.csv
 	@$(BIN)/ckfr fetch photos
-	@touch $@
+	@mkdir -p $(@D) && touch $@
 
 demo: $(READY) $(PHOTOS)
 	@$(BIN)/ckfr demo --out site

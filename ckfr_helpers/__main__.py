@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"ckfr: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
-        print(f"\nckfr: {stop or 'Stopped.'} The same command goes on from there.", file=sys.stderr)
+        print(f"\nckfr: {str(stop) or 'Stopped.'} The same command goes on from there.", file=sys.stderr)
         return 130
     return 0
 

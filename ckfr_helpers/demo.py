@@ -71,7 +71,7 @@ def _own_notebooks() -> Path:
 def _execute(path: Path) -> Any:
     import nbformat
     from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError
+    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
     book = nbformat.read(path, as_version=4)
     client = NotebookClient(
@@ -81,6 +81,8 @@ def _execute(path: Path) -> Any:
         client.execute()
     except CellExecutionError as error:
         raise CkfrError(f"{path.name} failed: {error.ename}: {error.evalue}") from error
+    except (CellTimeoutError, DeadKernelError) as error:
+        raise CkfrError(f"{path.name} failed: {error}") from error
     return book
 
 

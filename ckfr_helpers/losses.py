@@ -65,6 +65,8 @@ def latent_distances(latents: Tensor, ell: float = 1.2, *, standardised: bool = 
         raise CkfrError(f"Latents have shape {tuple(latents.shape)}; expected (batch, features).")
     if not ell > 0:
         raise CkfrError(f"ell is {ell}; expected a positive exponent.")
+    if latents.device.type == "mps":  # has no pdist; autograd follows there and back
+        return latent_distances(latents.cpu(), ell, standardised=standardised).to("mps")
     with torch.autocast(latents.device.type, enabled=False):
         latents = latents if latents.dtype == torch.float64 else latents.float()
         _refuse_non_finite(latents)

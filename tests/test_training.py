@@ -285,6 +285,12 @@ def test_scores_agree_with_scikit_learn_and_crm_by_hand():
             "feet",
         ),
         (["evaluate", "no-such-folder"], "no checkpoint"),
+        (["train", "--data", "photos", "--option", "nosuch=3"], "photos has no option 'nosuch'"),
+        (
+            ["train", "--data", "cifar10", "--background-bias", "0.5"],
+            "cifar10 has no option 'background_bias'",
+        ),
+        (["train", "--data", "colours", "--precision", "64-true"], "precision is '64-true'"),
         (["fetch", "nothing"], "no data set 'nothing'"),
     ],
 )

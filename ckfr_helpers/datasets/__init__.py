@@ -7,6 +7,7 @@ A source's module is imported only when it is asked for.
 """
 
 import importlib
+import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -64,10 +65,15 @@ def open_source(name: str, split: str, root: str | Path | None = None, **options
     entry = _REGISTRY.get(name)
     if entry is None or entry.source is None:
         raise CkfrError(f"There is no image source {name!r}; expected one of {', '.join(names())}.")
+    source = _resolve(entry.source)
+    known = set(inspect.signature(source).parameters) - {"split", "root", *entry.options}
+    for option in options:
+        if option not in known:
+            raise CkfrError(f"{name} has no option {option!r}; expected one of {', '.join(sorted(known))}.")
     arguments = {**entry.options, **options}
     if root is not None:
         arguments["root"] = root
-    return _resolve(entry.source)(split=split, **arguments)
+    return source(split=split, **arguments)
 
 
 def fetch(name: str, root: str | Path | None = None, **options: Any) -> Path:

@@ -86,7 +86,7 @@ def cache_features(
     Raises:
         CkfrError: if the trunk's output overflows ``dtype``.
     """
-    was_training = trunk.training
+    modes = {module: module.training for module in trunk.modules()}  # frozen stages may differ from the rest
     trunk.eval().to(device)
     parts: list[Tensor] = []
     labels: list[np.ndarray] = []
@@ -100,7 +100,8 @@ def cache_features(
             labels.append(label.numpy())
             indices.append(index.numpy())
     finally:
-        trunk.train(was_training)
+        for module, training in modes.items():
+            module.training = training
     return CachedFeatures(
         torch.cat(parts),
         torch.as_tensor(np.concatenate(labels)),

@@ -11,6 +11,9 @@ from ckfr_helpers.runtime import CkfrError
 # What may change between stopping and resuming: none of these alters an epoch that is already done.
 RESUMABLE = ("epochs", "workers", "accelerator", "root")
 
+# Weights stay in float32 in each of them.
+PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -40,7 +43,7 @@ class TrainConfig:
         size: side of the input images in pixels.
         normalise: subtract the weights' mean and divide by their deviation (the demo does not).
         seed: seeds initialisation, order, augmentation and dropout.
-        precision: Lightning Fabric's name, e.g. "32-true", "16-mixed", "bf16-mixed".
+        precision: Lightning Fabric's name: "32-true", "16-mixed" or "bf16-mixed".
         accelerator: "auto", "cpu", "cuda" or "mps".
         devices: processes on this machine; torchrun overrides it.
         workers: loader processes for each training process; None for one per core.
@@ -84,6 +87,8 @@ class TrainConfig:
         ):
             if getattr(self, name) < low:
                 raise CkfrError(f"{name} is {getattr(self, name)}; expected at least {low}.")
+        if self.precision not in PRECISIONS:
+            raise CkfrError(f"precision is {self.precision!r}; expected one of {', '.join(PRECISIONS)}.")
         for name in ("lr", "ell", "knowledge_scale", "lr_gamma"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise CkfrError(f"{name} is {getattr(self, name)}; expected a positive number.")
@@ -113,7 +118,7 @@ class TrainConfig:
     def run_name(self) -> str:
         """A folder name that tells runs apart at a glance; the full settings are stored inside."""
         bias = self.data_options.get("background_bias")
-        parts = [self.data, *([f"bias{bias:g}"] if bias is not None else []), self.model or "model"]
+        parts = [self.data, *([f"bias{bias}"] if bias is not None else []), self.model or "model"]
         method = f"alpha{self.alpha:g}_ell{self.ell:g}_{self.measure}" if self.alpha else "baseline"
         return "_".join([*parts, method, f"seed{self.seed}"])
 

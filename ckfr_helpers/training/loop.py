@@ -139,11 +139,12 @@ def fit(
                 state["sums"]["seconds"] += time.perf_counter() - began
                 if progress:
                     bar.set_postfix(_averages(state["sums"]), refresh=False)
-                if _asked_to_stop(fabric, stop):
+                asked, due = _agreed(fabric, stop.asked, time.monotonic() - saved > SAVE_EVERY_SECONDS)
+                if asked:
                     save()
                     bar.close()
                     raise Interrupted(f"Stopped in epoch {epoch + 1} at step {state['step']}.")
-                if time.monotonic() - saved > SAVE_EVERY_SECONDS:
+                if due:
                     save()
                     saved = time.monotonic()
             row = {"epoch": epoch + 1, "lr": rate}
@@ -151,7 +152,7 @@ def fit(
                 f"train_{k}" if k != "images_per_second" else k: v
                 for k, v in _averages(state["sums"]).items()
             }
-            row |= _validate(model, val_loader, loss, fabric)
+            row |= _validate(model, val_loader, loss, config, fabric)
             state["history"].append(row)
             state |= {"epoch": epoch + 1, "step": 0, "sums": _fresh_state()["sums"]}
             if row["val_top1"] > state["best_top1"]:
@@ -161,6 +162,8 @@ def fit(
             saved = time.monotonic()
             if on_epoch is not None:
                 on_epoch(row)
+            if _agreed(fabric, stop.asked)[0]:
+                raise Interrupted(f"Stopped after epoch {epoch + 1}.")
     return FitResult(state["history"], state["best_epoch"], state["best_weights"])
 
 
@@ -194,10 +197,17 @@ def _step(
     sums["correct"] += int((logits.argmax(1) == labels).sum())
 
 
-def _validate(model: nn.Module, loader: Any, loss: AlignedTripletLoss, fabric: Fabric) -> dict[str, float]:
+def _validate(
+    model: nn.Module, loader: Any, loss: AlignedTripletLoss, config: TrainConfig, fabric: Fabric
+) -> dict[str, float]:
+    if fabric.world_size > 1:
+        # Running batch-norm statistics differ by process; the first one's are kept, so all judge by them.
+        for buffer in model.buffers():
+            torch.distributed.broadcast(buffer, 0)
     start_epoch(loader, 0)
     seen = predict(model, loader, fabric)
-    scores = metrics.hierarchical_metrics(seen.logits, seen.labels, loss.distances.cpu().numpy(), ks=(1,))
+    distances = loss.distances.cpu().numpy() / config.knowledge_scale  # in the measure's own unit
+    scores = metrics.hierarchical_metrics(seen.logits, seen.labels, distances, ks=(1,))
     entropy = nn.functional.cross_entropy(torch.from_numpy(seen.logits), torch.from_numpy(seen.labels))
     return {
         "val_cross_entropy": float(entropy),
@@ -268,6 +278,7 @@ def _resume(
             f"{path} belongs to a run with other settings ({difference}); give this one another folder."
         )
     model.load_state_dict(saved["model"])
+    model.to(fabric.device)  # first, because Adam's moments go where the parameters are
     optimizer.load_state_dict(saved["optimizer"])
     fabric.strategy.precision.load_state_dict(saved["precision"])
     return {name: saved[name] for name in _fresh_state()}
@@ -303,8 +314,9 @@ def _stop_signals() -> Iterator[_Stop]:
             signal.signal(number, handler)
 
 
-def _asked_to_stop(fabric: Fabric, stop: _Stop) -> bool:
+def _agreed(fabric: Fabric, *flags: bool) -> tuple[bool, ...]:
+    """Flags raised in any process: a signal or a clock may reach one first, yet all must act at one step."""
     if fabric.world_size == 1:
-        return stop.asked
-    # A signal may reach one process first; all must stop after the same step.
-    return bool(fabric.all_reduce(torch.tensor(float(stop.asked), device=fabric.device), reduce_op="sum") > 0)
+        return flags
+    votes = torch.tensor([float(flag) for flag in flags], device=fabric.device)
+    return tuple(bool(vote > 0) for vote in fabric.all_reduce(votes, reduce_op="sum"))

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from lightning_fabric import Fabric
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from tqdm.auto import tqdm
 
 from ckfr_helpers import datasets
@@ -75,9 +76,9 @@ def train(config: TrainConfig, out: Path | None = None, *, progress: bool = True
     model = make_model(config, num_classes=len(source["train"].classes))
     loaders = {split: split_loader(config, source[split], model, fabric) for split in source}
     loss = AlignedTripletLoss(config.alpha, config.ell, config.knowledge_scale * distances)
+    _refuse_other_run(out, config)  # in every process, so that none waits for one that has stopped
     if fabric.is_global_zero:
         with atomic_path(out / "config.json") as path:
-            _refuse_other_run(out, config)
             path.write_text(config.to_json())
     fabric.barrier()
     result = fit(
@@ -143,7 +144,7 @@ def make_fabric(config: TrainConfig) -> Fabric:
     accelerator = pick_device() if config.accelerator == "auto" else config.accelerator
     try:
         fabric = Fabric(accelerator=accelerator, devices=devices, num_nodes=nodes, precision=config.precision)
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, MisconfigurationException) as error:
         raise CkfrError(
             f"Cannot train with {accelerator} × {devices} at {config.precision}: {error}"
         ) from error

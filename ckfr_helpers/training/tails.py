@@ -134,6 +134,7 @@ def train_tail(
     config = TrainConfig(
         alpha=settings.alpha,
         ell=settings.ell,
+        knowledge_scale=settings.knowledge_scale,
         epochs=settings.epochs,
         lr=settings.lr,
         lr_step=settings.epochs,
