@@ -1,10 +1,12 @@
-"""Write what the README shows of the results, from the committed result files and a run on this machine.
+"""Write what the README shows of the results, from the committed result files and notebook 03.
 
 python tools/readme.py            # the tables, between their marks
-python tools/readme.py --picture  # and docs/overview.png (trains for a minute)
+python tools/readme.py --picture  # and docs/overview.png
 """
 
 import argparse
+import base64
+import json
 import re
 from pathlib import Path
 
@@ -87,16 +89,18 @@ def up_to_date(text: str) -> str:
 
 
 def picture() -> None:
-    """docs/overview.png: the tree's distances, and what the two losses made of them, on the photos."""
-    from ckfr_helpers.plots.style import png, use_style
-    from ckfr_helpers.plots.training import three_matrices
-    from ckfr_helpers.training.lesson import Lesson, run_lesson
-
-    use_style()
-    alpha = load_result("study_photos")["results"][0]["alpha"]  # as chosen on validation
-    (pair,) = run_lesson(Lesson("photos", ("bias 0",), alpha=alpha, scenes=50))
-    (ROOT / "docs").mkdir(exist_ok=True)
-    (ROOT / "docs" / "overview.png").write_bytes(png(three_matrices(pair), dpi=110))
+    """docs/overview.png: notebook 03's figure of the tree's distances beside the learned ones."""
+    book = json.loads((ROOT / "notebooks" / "03_train_mini_imagenet.ipynb").read_text())
+    for cell in book["cells"]:
+        for output in cell.get("outputs", []):
+            alt = output.get("metadata", {}).get("image/png", {}).get("alt", "")
+            if alt.startswith("Distances between classes in tree order"):
+                (ROOT / "docs").mkdir(exist_ok=True)
+                (ROOT / "docs" / "overview.png").write_bytes(base64.b64decode(output["data"]["image/png"]))
+                return
+    raise SystemExit(
+        "Notebook 03 holds no figure of the distances between classes; run `make notebooks` first."
+    )
 
 
 def main() -> None:
