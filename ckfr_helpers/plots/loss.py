@@ -13,7 +13,7 @@ from matplotlib.patches import Polygon
 from ckfr_helpers.arrangement import Arrangement
 from ckfr_helpers.hierarchy import Hierarchy
 from ckfr_helpers.metrics import mean_interval
-from ckfr_helpers.plots.style import BASELINE, CMAP, COLOURS, OURS
+from ckfr_helpers.plots.style import BASELINE, CMAP, COLOURS, OURS, subplots
 
 _GREY = "0.45"
 
@@ -214,7 +214,7 @@ def arrangement_grid(grid: Mapping[tuple[float, float], Arrangement], hierarchy:
         grid: (alpha, ell) -> arrangement of ``hierarchy``'s classes in 2-D.
     """
     alphas, ells = sorted({a for a, _ in grid}), sorted({e for _, e in grid})
-    figure, axes = plt.subplots(
+    figure, axes = subplots(
         len(ells), len(alphas), figsize=(2.25 * len(alphas), 2.42 * len(ells) + 0.35), squeeze=False
     )
     for row, ell in zip(axes, ells, strict=True):
@@ -241,7 +241,7 @@ def correlation(value: float) -> str:
 
 def arrangement_view(result: Arrangement, hierarchy: Hierarchy) -> Figure:
     """The panel's picture: the map on the left, latent against tree distance on the right. Fixed size."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 4.1), width_ratios=(1.15, 1))
+    figure, (left, right) = subplots(1, 2, figsize=(8.4, 4.1), width_ratios=(1.15, 1))
     draw_map(left, result.latents, result.labels, hierarchy, names=True)
     left.set_title("the latents, with the tree laid over them")
     pairs = np.triu_indices(len(result.latent), 1)

@@ -46,6 +46,23 @@ def use_style() -> None:
     )
 
 
+def subplots(
+    rows: int = 1, columns: int = 1, *, figsize: tuple[float, float], **options: Any
+) -> tuple[Figure, Any]:
+    """Figure and axes as from ``plt.subplots``, for a figure that pyplot does not know.
+
+    Panels draw in a thread of their own. A figure that pyplot knew could turn up under whatever cell runs
+    at that moment, or be closed by it.
+
+    Args:
+        rows, columns: of the grid.
+        figsize: inches.
+        options: as for ``Figure.subplots``, e.g. ``width_ratios``.
+    """
+    figure = Figure(figsize=figsize)
+    return figure, figure.subplots(rows, columns, **options)
+
+
 def png(figure: Figure, dpi: int = 100) -> bytes:
     """The figure as PNG in at most 256 colours, which keeps notebooks small; closes the figure."""
     from PIL import Image
