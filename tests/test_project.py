@@ -20,6 +20,7 @@ FLOORS = [
     ("pseudo_distances", "tree_checks"),
     ("hierarchy",),
     ("losses",),
+    ("baselines",),
     ("metrics", "statistics"),
     ("localization", "attention"),
     ("backbones",),
