@@ -7,6 +7,7 @@ saved. Heavy imports wait until a command needs them, so that ``--help`` answers
 import argparse
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,18 +22,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options.run(options)
     except CkfrError as error:
-        print(f"ckfr: {error}", file=sys.stderr)
+        if _alone_or_first_to_report():
+            print(f"ckfr: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
-        print(f"\nckfr: {str(stop) or 'Stopped.'} The same command goes on from there.", file=sys.stderr)
+        if _alone_or_first_to_report():
+            print(f"\nckfr: {str(stop) or 'Stopped.'} The same command goes on from there.", file=sys.stderr)
         return 130
     return 0
+
+
+def _alone_or_first_to_report() -> bool:
+    """Of several processes one prints; torch is not imported to find out that this is the only one."""
+    if "LOCAL_RANK" not in os.environ:
+        return True
+    from ckfr_helpers.training.processes import first_to_report
+
+    return first_to_report()
+
+
+def _says() -> bool:
+    """Whether this process prints results: the only one, or the first of several."""
+    from ckfr_helpers.training.processes import process_number
+
+    return process_number() == 0
 
 
 def _train(options: argparse.Namespace) -> None:
     from ckfr_helpers.training import train
 
     run = train(_config(options), options.out, progress=not options.quiet)
+    if not _says():
+        return
     print(f"Kept in {run.folder}; test scores of epoch {_best(run.history)} of {len(run.history)}:")
     _print_scores(run.scores)
 
@@ -41,7 +62,8 @@ def _evaluate(options: argparse.Namespace) -> None:
     from ckfr_helpers.training import evaluate
 
     scores = evaluate(options.folder, options.split, progress=not options.quiet)
-    print(json.dumps(scores, indent=1)) if options.json else _print_scores(scores)
+    if _says():
+        print(json.dumps(scores, indent=1)) if options.json else _print_scores(scores)
 
 
 def _fetch(options: argparse.Namespace) -> None:
@@ -83,7 +105,10 @@ def _data_that_is_there(root: str | None) -> str:
     base = Path(root) if root is not None else data_root()
     if any((place / CSV_FILES[0]).is_file() for place in (base / FOLDER, base)):
         return "mini-imagenet"
-    print(f"{base / FOLDER} is not there, so this trains on the embedded photos; --data names another set.")
+    if _says():
+        print(
+            f"{base / FOLDER} is not there, so this trains on the embedded photos; --data names another set."
+        )
     return "photos"
 
 
@@ -164,6 +189,25 @@ def _add_train(train: argparse.ArgumentParser) -> None:
     )
     add("--seed", type=int, help="default 0")
     add("--precision", help="32-true (default), 16-mixed, bf16-mixed, …")
+    add(
+        "--channels-last",
+        action="store_true",
+        default=None,
+        help="memory layout (B, H, W, C): faster on GPUs",
+    )
+    add("--compile", action="store_true", default=None, help="fuse the network with torch.compile")
+    add(
+        "--accumulate",
+        type=int,
+        help="parts to cut a step's batch into, to save memory; every triplet still counts (default: 1)",
+    )
+    add(
+        "--grad-checkpointing",
+        action="store_true",
+        default=None,
+        help="save memory by computing activations twice; same result",
+    )
+    add("--save-every", type=int, help="steps between checkpoints (default: ten minutes, and each epoch)")
     add("--accelerator", help="auto (default), cpu, cuda or mps")
     add("--devices", type=int, help="processes on this machine (default: 1; torchrun overrides it)")
     add("--workers", type=int, help="loader processes for each training process (default: one per core)")

@@ -9,7 +9,7 @@ from typing import Any, Self
 from ckfr_helpers.runtime import CkfrError
 
 # What may change between stopping and resuming: none of these alters an epoch that is already done.
-RESUMABLE = ("epochs", "workers", "accelerator", "root")
+RESUMABLE = ("epochs", "workers", "accelerator", "root", "grad_checkpointing", "save_every")
 
 # Weights stay in float32 in each of them.
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
@@ -44,9 +44,15 @@ class TrainConfig:
         normalise: subtract the weights' mean and divide by their deviation (the demo does not).
         seed: seeds initialisation, order, augmentation and dropout.
         precision: Lightning Fabric's name: "32-true", "16-mixed" or "bf16-mixed".
+        channels_last: keep pictures and weights as (B, H, W, C) in memory; faster on recent GPUs.
+        compile: fuse the network with ``torch.compile``; the first steps wait for the compiler.
+        accumulate: parts that each process cuts its batch into, for memory; loss and gradient stay the whole
+            batch's (`training.step`), batch norm sees a part, and a step costs one forward pass more.
+        grad_checkpointing: compute activations again on the way back, for memory; changes no result.
         accelerator: "auto", "cpu", "cuda" or "mps".
         devices: processes on this machine; torchrun overrides it.
         workers: loader processes for each training process; None for one per core.
+        save_every: steps between checkpoints within an epoch; 0 for one every ten minutes.
     """
 
     data: str = "mini-imagenet"
@@ -72,9 +78,14 @@ class TrainConfig:
     normalise: bool = False
     seed: int = 0
     precision: str = "32-true"
+    channels_last: bool = False
+    compile: bool = False
+    accumulate: int = 1
+    grad_checkpointing: bool = False
     accelerator: str = "auto"
     devices: int = 1
     workers: int | None = None
+    save_every: int = 0
 
     def __post_init__(self) -> None:
         for name, low in (
@@ -84,6 +95,8 @@ class TrainConfig:
             ("size", 8),
             ("devices", 1),
             ("seed", 0),
+            ("accumulate", 1),
+            ("save_every", 0),
         ):
             if getattr(self, name) < low:
                 raise CkfrError(f"{name} is {getattr(self, name)}; expected at least {low}.")

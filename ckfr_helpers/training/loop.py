@@ -5,17 +5,13 @@ two loss terms, the gathered batch, the choice of the best epoch on validation, 
 goes on as if it had never stopped.
 """
 
-import contextlib
 import csv
 import dataclasses
 import io
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -25,12 +21,12 @@ from tqdm.auto import tqdm
 
 from ckfr_helpers import metrics
 from ckfr_helpers.datasets.loading import start_epoch
-from ckfr_helpers.losses import AlignedTripletLoss
-from ckfr_helpers.runtime import CkfrError, atomic_path, mix_seed
+from ckfr_helpers.runtime import CkfrError, atomic_path
 from ckfr_helpers.training.checkpoints import load_checkpoint, save_checkpoint
 from ckfr_helpers.training.config import TrainConfig
 from ckfr_helpers.training.evaluation import predict
-from ckfr_helpers.training.gather import gather_batch
+from ckfr_helpers.training.processes import agreed, stop_signals
+from ckfr_helpers.training.step import LogitsAndLatents, gradients
 
 SAVE_EVERY_SECONDS = 600  # a killed process loses at most this much
 
@@ -54,21 +50,9 @@ class FitResult:
     best_weights: dict[str, Tensor]
 
 
-class _LogitsAndLatents(nn.Module):
-    """One forward pass for both loss terms; data-parallel engines only hook ``forward``."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        latents = self.model.embed(inputs)  # (B, D)
-        return self.model.classify(latents), latents
-
-
 def fit(
     model: nn.Module,
-    loss: AlignedTripletLoss,
+    loss: nn.Module,
     train_loader: Any,
     val_loader: Any,
     config: TrainConfig,
@@ -82,9 +66,11 @@ def fit(
 
     Args:
         model: has ``embed`` (B, …) -> (B, D) and ``classify`` (B, D) -> (B, K).
-        loss: the metric term, with the class distances it aligns to.
+        loss: the metric term of the gathered batch's latents and labels, with the (C, C) class ``distances``
+            it aligns to; what else it may have is in `training.step.gradients`. Its own parameters, if it
+            has any, are trained and saved like the model's.
         train_loader, val_loader: batches (inputs, labels, indices), from `make_loader` or `CachedLoader`.
-        config: epochs, learning rate and seed are read here.
+        config: epochs, learning rate, seed and the speed flags are read here.
         fabric: the engine; None for one CPU process, or the config's accelerator.
         out: folder for ``last.pt``, ``best.pt`` and ``history.csv``; None keeps everything in memory. If it
             holds a ``last.pt``, training goes on from there.
@@ -96,22 +82,29 @@ def fit(
         Interrupted: after Ctrl-C, once the state is saved.
     """
     fabric = fabric or Fabric(accelerator=config.accelerator, devices=1, precision=config.precision)
-    trainable = [p for p in model.parameters() if p.requires_grad]
+    loss = loss.to(fabric.device)
+    trainable = [p for p in [*model.parameters(), *loss.parameters()] if p.requires_grad]
     optimizer = torch.optim.Adam(trainable, lr=config.lr, weight_decay=config.weight_decay)
     state = _fresh_state()
     if out is not None and (out / "last.pt").is_file():
-        state = _resume(out / "last.pt", config, model, optimizer, fabric)
+        state = _resume(out / "last.pt", config, model, loss, optimizer, fabric)
     if state["epoch"] >= config.epochs:
+        if fabric.is_global_zero and out is not None:
+            _write_history(out, state["history"])  # a run killed after its last save may lack the last line
         return FitResult(state["history"], state["best_epoch"], state["best_weights"])
-    network, optimizer = fabric.setup(_LogitsAndLatents(model), optimizer)
-    loss = loss.to(fabric.device)
+    network: nn.Module = LogitsAndLatents(
+        model, grad_checkpointing=config.grad_checkpointing, channels_last=config.channels_last
+    )
+    if config.compile:
+        network = torch.compile(network)
+    network, optimizer = fabric.setup(network, optimizer)
 
     def save() -> None:
         if out is not None and fabric.is_global_zero:
-            _save(out, state, config, model, optimizer, fabric)
+            _save(out, state, config, model, loss, optimizer, fabric)
         fabric.barrier()
 
-    with _stop_signals() as stop:
+    with stop_signals() as stop:
         saved = time.monotonic()
         while state["epoch"] < config.epochs:
             epoch = state["epoch"]
@@ -129,17 +122,17 @@ def fit(
                 disable=not (progress and fabric.is_global_zero),
                 leave=False,
             )
+            began = time.perf_counter()
             for inputs, labels, _ in bar:
-                # Seeding every step makes dropout a function of (seed, epoch, step): no generator state has
-                # to be saved, and a resumed run draws what the undisturbed one would have drawn.
-                torch.manual_seed(mix_seed(config.seed, epoch, state["step"], fabric.global_rank))
-                began = time.perf_counter()
-                _step(fabric, network, loss, optimizer, inputs, labels, state["sums"])
-                state["step"] += 1
+                _step(fabric, network, loss, optimizer, inputs, labels, config, state)
+                # From step to step, so that waiting for pictures counts.
                 state["sums"]["seconds"] += time.perf_counter() - began
+                began = time.perf_counter()
                 if progress:
                     bar.set_postfix(_averages(state["sums"]), refresh=False)
-                asked, due = _agreed(fabric, stop.asked, time.monotonic() - saved > SAVE_EVERY_SECONDS)
+                due = time.monotonic() - saved > SAVE_EVERY_SECONDS
+                due |= config.save_every > 0 and state["step"] % config.save_every == 0
+                asked, due = agreed(fabric, stop.asked, due)
                 if asked:
                     save()
                     bar.close()
@@ -162,7 +155,7 @@ def fit(
             saved = time.monotonic()
             if on_epoch is not None:
                 on_epoch(row)
-            if _agreed(fabric, stop.asked)[0]:
+            if agreed(fabric, stop.asked)[0]:
                 raise Interrupted(f"Stopped after epoch {epoch + 1}.")
     return FitResult(state["history"], state["best_epoch"], state["best_weights"])
 
@@ -170,35 +163,26 @@ def fit(
 def _step(
     fabric: Fabric,
     network: nn.Module,
-    loss: AlignedTripletLoss,
+    loss: nn.Module,
     optimizer: Any,
     inputs: Tensor,
     labels: Tensor,
-    sums: dict[str, float],
+    config: TrainConfig,
+    state: dict[str, Any],
 ) -> None:
-    inputs = inputs.to(fabric.device, non_blocking=True)
-    labels = labels.to(fabric.device, non_blocking=True)
-    logits, latents = network(inputs)  # (B, K), (B, D)
-    cross_entropy = nn.functional.cross_entropy(logits.float(), labels)
-    metric = loss(*gather_batch(fabric, latents, labels))
-    total = cross_entropy + metric
-    if not torch.isfinite(total):
-        raise CkfrError(
-            f"The loss is {total.item()} (cross-entropy {cross_entropy.item():.4g}, metric term "
-            f"{metric.item():.4g}); expected a finite number: lower the learning rate or alpha."
-        )
-    fabric.backward(total)
+    # Seeding every step makes dropout a function of (seed, epoch, step): no generator state has to be saved,
+    # and a resumed run draws what the undisturbed one would have drawn.
+    seed = (config.seed, state["epoch"], state["step"], fabric.global_rank)
+    sums = gradients(fabric, network, loss, inputs, labels, parts=config.accumulate, seed=seed)
     optimizer.step()
     optimizer.zero_grad()
-    size = len(labels)
-    sums["images"] += size
-    sums["cross_entropy"] += cross_entropy.item() * size
-    sums["metric"] += metric.item() * size
-    sums["correct"] += int((logits.argmax(1) == labels).sum())
+    state["step"] += 1
+    for name, value in sums.items():
+        state["sums"][name] += value
 
 
 def _validate(
-    model: nn.Module, loader: Any, loss: AlignedTripletLoss, config: TrainConfig, fabric: Fabric
+    model: nn.Module, loader: Any, loss: nn.Module, config: TrainConfig, fabric: Fabric
 ) -> dict[str, float]:
     if fabric.world_size > 1:
         # Running batch-norm statistics differ by process; the first one's are kept, so all judge by them.
@@ -243,6 +227,7 @@ def _save(
     state: dict[str, Any],
     config: TrainConfig,
     model: nn.Module,
+    loss: nn.Module,
     optimizer: Any,
     fabric: Fabric,
 ) -> None:
@@ -255,21 +240,26 @@ def _save(
             **state,
             "config": dataclasses.asdict(config),
             "model": model.state_dict(),
+            "loss": loss.state_dict(),
             "optimizer": optimizer.state_dict(),
             "precision": fabric.strategy.precision.state_dict(),  # the gradient scaler of 16-mixed
         },
     )
     if state["history"]:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=list(state["history"][0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(state["history"])
-        with atomic_path(out / "history.csv") as path:
-            path.write_text(text.getvalue())
+        _write_history(out, state["history"])
+
+
+def _write_history(out: Path, history: list[dict[str, float]]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(history[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    with atomic_path(out / "history.csv") as path:
+        path.write_text(text.getvalue())
 
 
 def _resume(
-    path: Path, config: TrainConfig, model: nn.Module, optimizer: Any, fabric: Fabric
+    path: Path, config: TrainConfig, model: nn.Module, loss: nn.Module, optimizer: Any, fabric: Fabric
 ) -> dict[str, Any]:
     saved = load_checkpoint(path)
     difference = config.difference(TrainConfig.from_dict(saved["config"], path))
@@ -279,44 +269,7 @@ def _resume(
         )
     model.load_state_dict(saved["model"])
     model.to(fabric.device)  # first, because Adam's moments go where the parameters are
+    loss.load_state_dict(saved.get("loss", {}))
     optimizer.load_state_dict(saved["optimizer"])
     fabric.strategy.precision.load_state_dict(saved["precision"])
     return {name: saved[name] for name in _fresh_state()}
-
-
-class _Stop:
-    asked = False
-
-
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[_Stop]:
-    """Turn the first Ctrl-C or termination signal into a flag that the loop reads between steps.
-
-    Raised in the middle of a step it would leave weights half updated. A second Ctrl-C stops at once.
-    """
-    stop = _Stop()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop  # only the main thread receives signals
-        return
-    previous: dict[int, Any] = {}
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        if stop.asked:
-            raise KeyboardInterrupt
-        stop.asked = True
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        previous[number] = signal.signal(number, ask)
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-def _agreed(fabric: Fabric, *flags: bool) -> tuple[bool, ...]:
-    """Flags raised in any process: a signal or a clock may reach one first, yet all must act at one step."""
-    if fabric.world_size == 1:
-        return flags
-    votes = torch.tensor([float(flag) for flag in flags], device=fabric.device)
-    return tuple(bool(vote > 0) for vote in fabric.all_reduce(votes, reduce_op="sum"))

@@ -33,6 +33,7 @@ from ckfr_helpers.training.checkpoints import load_checkpoint
 from ckfr_helpers.training.config import TrainConfig
 from ckfr_helpers.training.evaluation import predict, score
 from ckfr_helpers.training.loop import fit
+from ckfr_helpers.training.processes import lost_peers_named
 
 
 @dataclass
@@ -70,14 +71,21 @@ def train(config: TrainConfig, out: Path | None = None, *, progress: bool = True
     config = resolve(config)
     out = Path(out) if out is not None else runs_root() / config.run_name()
     fabric = make_fabric(config)
+    with lost_peers_named(fabric.world_size):
+        return _train(config, out, fabric, progress)
+
+
+def _train(config: TrainConfig, out: Path, fabric: Fabric, progress: bool) -> Run:
     source = {split: open_split(config, split) for split in ("train", "val", "test")}
     distances = knowledge_distances(config, source["train"])
     seed_everything(config.seed)
     model = make_model(config, num_classes=len(source["train"].classes))
     loaders = {split: split_loader(config, source[split], model, fabric) for split in source}
-    loss = AlignedTripletLoss(config.alpha, config.ell, config.knowledge_scale * distances)
+    loss = make_loss(config, distances)
     _refuse_other_run(out, config)  # in every process, so that none waits for one that has stopped
     if fabric.is_global_zero:
+        for half in out.glob(".*.tmp"):  # left by a run that was killed while it wrote
+            half.unlink(missing_ok=True)
         with atomic_path(out / "config.json") as path:
             path.write_text(config.to_json())
     fabric.barrier()
@@ -155,6 +163,12 @@ def make_fabric(config: TrainConfig) -> Fabric:
             f"A batch of {config.batch_size} cannot be shared by {fabric.world_size} processes; "
             "expected a multiple of their number."
         )
+    share = config.batch_size // fabric.world_size
+    if config.accumulate > share:
+        raise CkfrError(
+            f"accumulate is {config.accumulate}, but each process has {share} images a step; "
+            "expected at most that many parts."
+        )
     return fabric
 
 
@@ -191,6 +205,11 @@ def split_loader(
         rank=fabric.global_rank if fabric is not None else 0,
         world_size=world,
     )
+
+
+def make_loss(config: TrainConfig, distances: np.ndarray) -> AlignedTripletLoss:
+    """The config's metric term for (C, C) unscaled class distances; `fit` says what it asks of a loss."""
+    return AlignedTripletLoss(config.alpha, config.ell, config.knowledge_scale * distances)
 
 
 def knowledge_distances(config: TrainConfig, source: ImageSource) -> np.ndarray:

@@ -1,0 +1,106 @@
+"""What several processes must agree on: when to stop, when to save, and who reports an error."""
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+
+from ckfr_helpers.runtime import CkfrError
+
+SAME_REQUEST_SECONDS = 1.0  # torchrun passes on a Ctrl-C that its workers have already had
+
+
+class _Stop:
+    asked = False
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[_Stop]:
+    """Turn the first Ctrl-C or termination signal into a flag that the loop reads between steps.
+
+    Raised in the middle of a step it would leave weights half updated. A second Ctrl-C stops at once.
+    """
+    stop = _Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop  # only the main thread receives signals
+        return
+    previous: dict[int, Any] = {}
+    first = 0.0
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal first
+        if stop.asked and time.monotonic() - first > SAME_REQUEST_SECONDS:
+            raise KeyboardInterrupt
+        first = first or time.monotonic()
+        stop.asked = True
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        previous[number] = signal.signal(number, ask)
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def agreed(fabric: Fabric, *flags: bool) -> tuple[bool, ...]:
+    """Flags raised in any process: a signal or a clock may reach one first, yet all must act at one step."""
+    if fabric.world_size == 1:
+        return flags
+    votes = torch.tensor([float(flag) for flag in flags], device=fabric.device)
+    return tuple(bool(vote > 0) for vote in fabric.all_reduce(votes, reduce_op="sum"))
+
+
+def process_number() -> int:
+    """This process's place among those of the run, from 0; known before they are connected."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank()
+    return int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0)
+
+
+@contextlib.contextmanager
+def lost_peers_named(world_size: int) -> Iterator[None]:
+    """Say in one sentence that another process has gone, where gloo or NCCL would give a page.
+
+    Raises:
+        CkfrError: in place of the communication library's error.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        lost = isinstance(error, torch.distributed.DistError) or "gloo" in text or "peer" in text
+        if world_size == 1 or not lost:
+            raise
+        raise CkfrError(
+            "Another process of this run has ended, so this one stops too; the same command goes on from the "
+            "last checkpoint."
+        ) from error
+
+
+def first_to_report() -> bool:
+    """Whether an error in this process is news: true once a run, so that N processes print one sentence.
+
+    Under torchrun its own store counts the reports; without it every process but the first keeps quiet.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return process_number() == 0
+    try:
+        store = torch.distributed.TCPStore(
+            os.environ["MASTER_ADDR"],
+            int(os.environ["MASTER_PORT"]),
+            is_master=False,
+            timeout=timedelta(seconds=5),
+        )
+        restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        return store.add(f"ckfr/reported/{os.environ['TORCHELASTIC_RUN_ID']}/{restart}", 1) == 1
+    except (RuntimeError, KeyError, ValueError):  # the store has gone with its host: better twice than never
+        return True
