@@ -187,7 +187,7 @@ def test_proxy_anchor_is_the_papers_formula():
         positive += math.log(1 + np.exp(-16 * (cosine[own] - 0.2)).sum())
         negative += math.log(1 + np.exp(16 * (cosine[~own] + 0.2)).sum())
     present = len(set(labels.tolist()))
-    assert float(term(latents, labels)) == pytest.approx(0.7 * (positive / present + negative / 6), rel=1e-5)
+    assert term(latents, labels).item() == pytest.approx(0.7 * (positive / present + negative / 6), rel=1e-5)
 
 
 @pytest.mark.parametrize("rate", [1.0, 50.0])
