@@ -117,9 +117,10 @@ def _title(book: Any) -> tuple[str, str]:
 
 def _output(output: Any) -> str:
     data = output.get("data", {})
-    if "image/png" in data:
-        alt = html.escape(output.get("metadata", {}).get("image/png", {}).get("alt", "figure"))
-        return f'<figure><img alt="{alt}" src="data:image/png;base64,{data["image/png"].strip()}"></figure>'
+    for kind in ("image/png", "image/jpeg"):
+        if kind in data:
+            alt = html.escape(output.get("metadata", {}).get(kind, {}).get("alt", "figure"))
+            return f'<figure><img alt="{alt}" src="data:{kind};base64,{data[kind].strip()}"></figure>'
     if "text/html" in data:
         return f'<div class="scroll">{data["text/html"]}</div>'
     if "text/markdown" in data:

@@ -81,8 +81,8 @@ def test_skeleton(book):
 def test_pictures_have_alt_text(book):
     for cell in code(book):
         for output in cell.outputs:
-            if "image/png" in output.get("data", {}):
-                assert output.metadata.get("image/png", {}).get("alt"), cell.source[:80]
+            for kind in {"image/png", "image/jpeg"} & set(output.get("data", {})):
+                assert output.metadata.get(kind, {}).get("alt"), cell.source[:80]
 
 
 def test_no_widget_state_without_its_key(book):

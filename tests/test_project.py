@@ -28,6 +28,8 @@ FLOORS = [
     ("cam",),
     ("datasets",),
     ("training",),
+    ("looking", "sanity"),
+    ("look_lesson",),
     ("arrangement",),
     ("plots",),
     ("sliders",),

@@ -77,6 +77,7 @@ def cache_split(
     size: int,
     *,
     batch_size: int = 64,
+    workers: int | None = None,
     progress: bool = True,
 ) -> CachedFeatures:
     """Every example of a source, resized and normalised, through the first ``stage`` stages.
@@ -87,6 +88,7 @@ def cache_split(
         stage: where to cut.
         size: side of the input in pixels.
         batch_size: images a forward pass.
+        workers: loader processes; two where there are cores, by default.
         progress: show a bar.
     """
     trunk, _ = model.split(stage)
@@ -95,7 +97,7 @@ def cache_split(
         TransformedView(source, transform),
         batch_size,
         train=False,
-        workers=min(2, num_workers()),
+        workers=min(2, num_workers()) if workers is None else workers,
         drop_last=False,
     )
     device = next(model.parameters()).device.type

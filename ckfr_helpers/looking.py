@@ -1,0 +1,199 @@
+"""Where a trained network looks, over a whole split: its maps against the true boxes and masks.
+
+This puts three rooms together that know nothing of each other: `cam` makes a map for the true class,
+`localization` turns it into a box, `attention` asks how much of it lies on the object. Everything comes image
+by image, so that runs can be paired and photographs resampled.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ckfr_helpers import attention, cam, localization
+from ckfr_helpers.datasets.base import Example, ImageSource
+from ckfr_helpers.models import Classifier
+from ckfr_helpers.runtime import CkfrError
+
+POINTING_TOLERANCE = 0.03  # of the longer side: the usual 15 pixels of an image of 500
+MapMaker = Callable[
+    [Classifier, Tensor, Tensor], Tensor
+]  # (model, inputs (B, ...), classes (B,)) -> (B, h, w)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a network says of a split and where its maps lie, one row an image.
+
+    Attributes:
+        indices: (N,) place of each image in its source.
+        labels, predicted: (N,) true and predicted class.
+        energy: (N,) share of the map's positive mass on the object: its mask, or its boxes without one.
+        pointing: (N,) bool, whether the map's highest pixel lies on the object.
+        area: (N,) the object's share of the image: the energy of a map that is the same everywhere.
+        ious_all: (N, 1000) best IoU per score threshold with every contour's box, for MaxBoxAccV2.
+        ious_largest: (N, 1000) the same with the box of the largest contour alone, for GT-known localisation.
+        pxap: pixel average precision over the split; NaN without masks.
+    """
+
+    indices: np.ndarray
+    labels: np.ndarray
+    predicted: np.ndarray
+    energy: np.ndarray
+    pointing: np.ndarray
+    area: np.ndarray
+    ious_all: np.ndarray
+    ious_largest: np.ndarray
+    pxap: float
+
+    @property
+    def right(self) -> np.ndarray:
+        """(N,) bool: classified right."""
+        return self.predicted == self.labels
+
+    @property
+    def boxes(self) -> localization.BoxAccuracy:
+        """Box accuracy as MaxBoxAccV2 has it: all contours, IoU 0.3, 0.5 and 0.7."""
+        return localization.BoxAccuracy.from_ious(self.ious_all)
+
+    @property
+    def largest(self) -> localization.BoxAccuracy:
+        """Box accuracy as GT-known localisation has it: the largest contour, IoU 0.5."""
+        return localization.BoxAccuracy.from_ious(self.ious_largest, (0.5,))
+
+
+def look(
+    model: Classifier,
+    loader: Iterable[tuple[Tensor, Tensor, Tensor]],
+    source: ImageSource,
+    maps: MapMaker | None = None,
+) -> Look:
+    """Maps of the true class for every image, and everything `Look` holds of them.
+
+    Args:
+        model: a classifier, or the tail of one; put in evaluation mode.
+        loader: batches (inputs, labels, indices) as `make_loader` gives them, or, for a tail,
+            `CachedFeatures.loader`; the indices point into ``source``. Inputs must show the whole picture.
+        source: has boxes, or masks, or both.
+        maps: makes signed maps (B, h, w); by default the closed-form class activation map.
+
+    Raises:
+        CkfrError: if an image has neither box nor mask, or a map is not finite; the image is named.
+    """
+    maps = maps or (
+        lambda model, inputs, classes: cam.class_activation_maps(model, inputs, classes, raw=True)
+    )
+    rows: list[Look] = []
+    scores, masks = [], []
+    device = next(model.parameters()).device
+    model.eval()
+    for inputs, labels, indices in loader:
+        examples = [source[int(index)] for index in indices]
+        inputs = inputs.to(device)
+        with torch.inference_mode():
+            predicted = model(inputs).argmax(1).cpu().numpy()
+        raw = maps(model, inputs, labels)
+        rows.append(_look_at(raw, examples, indices.numpy(), labels.numpy(), predicted))
+        if examples[0].mask is not None:
+            size = tuple(examples[0].image.shape[-2:])
+            scores += list(cam.score_maps(raw, size).numpy())
+            masks += [example.mask.numpy() for example in examples]
+    joined = {
+        name: np.concatenate([getattr(row, name) for row in rows])
+        for name in Look.__dataclass_fields__
+        if name != "pxap"
+    }
+    return Look(**joined, pxap=float(localization.pxap(scores, masks)) if masks else float("nan"))
+
+
+def _closed_form(model: Classifier, inputs: Tensor, classes: Tensor) -> Tensor:
+    return cam.class_activation_maps(model, inputs, classes, raw=True)
+
+
+def _look_at(
+    raw: Tensor, examples: Sequence[Example], indices: np.ndarray, labels: np.ndarray, predicted: np.ndarray
+) -> Look:
+    sizes = {tuple(example.image.shape[-2:]) for example in examples}
+    columns: dict[str, list] = {name: [] for name in ("energy", "pointing", "area", "all", "largest")}
+    for size in sizes:  # one, where every picture has the same size
+        chosen = [i for i, example in enumerate(examples) if tuple(example.image.shape[-2:]) == size]
+        large = cam.upsample(raw[chosen], size).numpy()  # (n, H, W), signed
+        scaled = cam.score_maps(raw[chosen], size).numpy()  # (n, H, W) in [0, 1]
+        truth = [object_mask(examples[i], int(indices[i])) for i in chosen]
+        boxes = [_boxes(examples[i], int(indices[i])) for i in chosen]
+        tolerance = round(POINTING_TOLERANCE * max(size))
+        found = {
+            "energy": attention.energy_in_mask(large, truth),
+            "pointing": attention.pointing_game(large, truth, tolerance),
+            "area": attention.uniform_energy(truth),
+            "all": localization.box_ious(scaled, boxes, "all"),
+            "largest": localization.box_ious(scaled, boxes, "largest"),
+        }
+        for name, values in found.items():
+            columns[name] += list(zip(chosen, values, strict=True))
+    ordered = {name: np.array([v for _, v in sorted(c, key=lambda p: p[0])]) for name, c in columns.items()}
+    return Look(
+        indices, labels, predicted, ordered["energy"], ordered["pointing"], ordered["area"],
+        ordered["all"], ordered["largest"], float("nan"),
+    )  # fmt: skip
+
+
+def object_mask(example: Example, index: int = 0) -> np.ndarray:
+    """(H, W) uint8, 1 on the object: its mask where there is one, else the inside of its boxes.
+
+    Raises:
+        CkfrError: if the example has neither; ``index`` names it.
+    """
+    if example.mask is not None:
+        return example.mask.numpy().astype(np.uint8)
+    height, width = example.image.shape[-2:]
+    inside = np.zeros((height, width), np.uint8)
+    for box in _boxes(example, index):
+        inside |= attention.box_map(box, height, width).astype(np.uint8)
+    return inside
+
+
+def _boxes(example: Example, index: int) -> np.ndarray:
+    if example.boxes is None or not len(example.boxes):
+        raise CkfrError(f"Image {index} has no box; localisation needs at least one true box an image.")
+    return example.boxes.numpy()
+
+
+def per_image(test: Look, val: Look) -> dict[str, np.ndarray]:
+    """Every measure that exists image by image, with score thresholds fixed on validation, each (N,) float.
+
+    ``energy``, ``pointing``; ``box_acc_fixed``, the mean over IoU 0.3, 0.5, 0.7 of a right box (all
+    contours); ``gt_known_fixed`` (largest contour, IoU 0.5) and ``top1_loc_fixed``, the same and classified
+    right; ``top1``.
+    """
+    fixed = [
+        test.boxes.localized(level, float(threshold)).correct
+        for level, threshold in zip((0.3, 0.5, 0.7), val.boxes.best_thresholds, strict=True)
+    ]
+    known = test.largest.localized(0.5, float(val.largest.best_thresholds[0])).correct
+    values = {
+        "top1": test.right,
+        "energy": test.energy,
+        "pointing": test.pointing,
+        "box_acc_fixed": np.mean(fixed, axis=0),
+        "gt_known_fixed": known,
+        "top1_loc_fixed": known & test.right,
+    }
+    return {name: np.asarray(value, float) for name, value in values.items()}
+
+
+def look_scores(test: Look, val: Look) -> dict[str, float]:
+    """The scores of a split: those of `per_image`, and the official ones, thresholds picked in hindsight.
+
+    Returns:
+        The means of `per_image`, and ``max_box_acc_v2``, ``gt_known`` (MaxBoxAcc: largest contour, IoU 0.5)
+        and ``pxap``, as Choe et al. (CVPR 2020) define them.
+    """
+    scores = {name: float(value.mean()) for name, value in per_image(test, val).items()}
+    return scores | {
+        "max_box_acc_v2": test.boxes.mean,
+        "gt_known": float(test.largest.per_iou[0]),
+        "pxap": test.pxap,
+    }
