@@ -69,7 +69,13 @@ def _evaluate(options: argparse.Namespace) -> None:
 def _fetch(options: argparse.Namespace) -> None:
     from ckfr_helpers import datasets
 
-    print(f"{options.name} is at {datasets.fetch(options.name, options.root)}")
+    where = {}
+    if options.source is not None:
+        if options.name != "mini-imagenet":
+            raise CkfrError(f"--from names another copy of mini-imagenet; {options.name} has no such choice.")
+        where["repo"], _, revision = options.source.partition("@")
+        where |= {"revision": revision} if revision else {}
+    print(f"{options.name} is at {datasets.fetch(options.name, options.root, **where)}")
 
 
 def _demo(options: argparse.Namespace) -> None:
@@ -147,8 +153,16 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.set_defaults(run=_evaluate)
 
     fetch = commands.add_parser("fetch", help="bring a data set here")
-    fetch.add_argument("name", help="photos, cifar10, cifar100, tiny-imagenet, mini-imagenet or wordnet")
+    fetch.add_argument(
+        "name", help="photos, cifar10, cifar100, tiny-imagenet, mini-imagenet, imagenet or wordnet"
+    )
     fetch.add_argument("--root", type=Path, help="folder for data (default: $CKFR_DATA, else data/)")
+    fetch.add_argument(
+        "--from",
+        dest="source",
+        metavar="REPO[@REVISION]",
+        help="mini-imagenet: another copy on the Hugging Face Hub (default: timm/mini-imagenet)",
+    )
     fetch.set_defaults(run=_fetch)
 
     demo = commands.add_parser("demo", help="run the notebooks on the embedded photos and gather one page")

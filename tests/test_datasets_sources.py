@@ -152,10 +152,12 @@ def test_a_damaged_picture_names_itself(mini):
         source[1]
 
 
-def test_mini_imagenet_is_not_fetched_but_explained(mini, tmp_path):
-    with pytest.raises(CkfrError, match=r"not downloaded.*train\.csv, val\.csv and test\.csv.*images/"):
-        datasets.fetch("mini-imagenet", root=tmp_path / "nowhere")
+def test_a_mini_imagenet_that_is_there_is_not_fetched(mini, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
     assert datasets.fetch("mini-imagenet", root=tmp_path) == mini
+    (mini / "val.csv").unlink()
+    with pytest.raises(CkfrError, match=r"val\.csv is missing from"):  # nor one that is not whole
+        datasets.fetch("mini-imagenet", root=tmp_path)
 
 
 # -- Tiny-ImageNet -----------------------------------------------------------------------------------------

@@ -8,8 +8,6 @@ pictures only; ``"val"`` is carved out of the training pictures, the same number
 *Learning Multiple Layers of Features from Tiny Images*, 2009. How the files come here: `cifar_fetch`.
 """
 
-import io
-import pickle
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +17,7 @@ import torch
 from ckfr_helpers.datasets.base import Example, ImageSource, check_split
 from ckfr_helpers.datasets.files import find_folder
 from ckfr_helpers.datasets.splits import carve_validation
+from ckfr_helpers.datasets.unpickle import load_arrays
 from ckfr_helpers.hierarchy import Hierarchy
 from ckfr_helpers.runtime import CkfrError
 
@@ -175,53 +174,12 @@ def _label_names(folder: Path, layout: Layout) -> tuple[str, ...]:
         raise CkfrError(f"{folder / layout.meta} does not list the class names of {layout.title}.") from error
 
 
-class _NumpyOnly(pickle.Unpickler):
-    """A pickle can name any function to call; these data need NumPy's array constructors and no other."""
-
-    _ALLOWED = frozenset(
-        {
-            ("numpy.core.multiarray", "_reconstruct"),
-            ("numpy._core.multiarray", "_reconstruct"),
-            ("numpy", "ndarray"),
-            ("numpy", "dtype"),
-            ("_codecs", "encode"),
-        }
-    )
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self._ALLOWED:
-            raise pickle.UnpicklingError(f"it wants to run {module}.{name}")
-        return super().find_class(module, name)
-
-
 def load_pickle(path: Path) -> Any:
     """Read one of CIFAR's pickles without letting it run anything else; strings come back as bytes.
 
     Raises:
         CkfrError: if the file is missing, damaged, or asks for more than arrays, numbers and strings.
     """
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError as error:
-        raise CkfrError(f"The file {path} is missing; expected it beside the other batches.") from error
-    try:
-        return _as_bytes(_NumpyOnly(io.BytesIO(data), encoding="bytes").load())
-    except (
-        pickle.UnpicklingError,
-        EOFError,
-        ValueError,
-        IndexError,
-        KeyError,
-        AttributeError,
-        TypeError,
-    ) as error:
-        raise CkfrError(f"{path} is not a batch of CIFAR pictures ({error}); fetch it again.") from error
-
-
-def _as_bytes(value: Any) -> Any:
-    """Python 2's strings load as bytes, Python 3's as str; make them alike, keys included."""
-    if isinstance(value, dict):
-        return {_as_bytes(key): _as_bytes(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_as_bytes(item) for item in value]
-    return value.encode() if isinstance(value, str) else value
+    if not path.is_file():
+        raise CkfrError(f"The file {path} is missing; expected it beside the other batches.")
+    return load_arrays(path, "a batch of CIFAR pictures")

@@ -15,7 +15,7 @@ import urllib.error
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tqdm import tqdm
@@ -43,6 +43,8 @@ def download(
     attempts: int = 4,
     timeout: float = 20.0,
     progress: bool = True,
+    headers: Mapping[str, str] | None = None,
+    label: str | None = None,
 ) -> Path:
     """Download one file, resuming where an earlier attempt broke off if the server can.
 
@@ -57,6 +59,8 @@ def download(
         attempts: times to ask before giving up.
         timeout: seconds without a byte before an attempt counts as broken.
         progress: whether to show a bar.
+        headers: sent to the address itself, never to one it redirects to: a login belongs to one host.
+        label: what the bar calls the file; its name where None.
 
     Returns:
         ``target``.
@@ -78,7 +82,7 @@ def download(
     for _ in range(attempts):
         resumed = part.stat().st_size if part.exists() else 0
         try:
-            _receive(url, part, timeout, progress, target.name)
+            _receive(url, part, timeout, progress, label or target.name, headers or {})
         except urllib.error.HTTPError as error:
             if error.code < 500 and error.code != 429:  # asking again will not change the answer
                 raise CkfrError(
@@ -102,10 +106,14 @@ def download(
     raise CkfrError(f"{url} could not be downloaded to {target}: {trouble}{kept}.")
 
 
-def _receive(url: str, part: Path, timeout: float, progress: bool, label: str) -> None:
+def _receive(
+    url: str, part: Path, timeout: float, progress: bool, label: str, headers: Mapping[str, str]
+) -> None:
     """Append the rest of ``url`` to ``part``, or write all of it where the server cannot resume."""
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"User-Agent": "ckfr-helpers"})
+    for name, value in headers.items():
+        request.add_unredirected_header(name, value)
     if have:
         request.add_header("Range", f"bytes={have}-")
     try:

@@ -1,8 +1,10 @@
 """Finding a data set's folder and reading its pictures, with one clear sentence when something is missing."""
 
+import hashlib
 import io
 import os
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +101,28 @@ class FileTree:
     def text(self, name: str) -> str:
         """One file as text."""
         return self.read(name).decode("utf-8")
+
+    def fingerprint(self, names: Iterable[str]) -> str:
+        """Changes with any of these files' names, sizes or times of change; in a zip, with their checksums.
+
+        Where the tree lies does not enter: a folder that was moved keeps its fingerprint.
+
+        Raises:
+            CkfrError: if a file is missing.
+        """
+        digest = hashlib.sha256()
+        for name in names:
+            try:
+                if self._folders is not None:
+                    entry = self._archive().getinfo(self._prefix + name)
+                    state = (entry.file_size, entry.CRC)
+                else:
+                    status = (self.place / name).stat()
+                    state = (status.st_size, status.st_mtime_ns)
+            except (KeyError, FileNotFoundError) as error:
+                raise CkfrError(f"The file {name} is missing from {self.place}.") from error
+            digest.update(repr((name, *state)).encode())
+        return digest.hexdigest()
 
     def image(self, name: str) -> Tensor:
         """One picture, (3, H, W) uint8."""
