@@ -4,8 +4,6 @@ A network adds pictures, weights and generalisation. With none of these, the poi
 them, and one can see what it wants. Notebook 02 and its panel are built on this.
 """
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -22,7 +20,7 @@ from ckfr_helpers.losses import (
     standardise,
     triplet_terms,
 )
-from ckfr_helpers.runtime import CkfrError
+from ckfr_helpers.runtime import CkfrError, one_thread
 
 FRAMES = 25  # how many moments of a run are kept for drawing trails
 
@@ -202,19 +200,8 @@ def arrange(distances: np.ndarray, setting: Setting) -> Arrangement:
             f"{classes} classes of {setting.per_class} make {len(labels)} points; expected 3 or more."
         )
     knowledge = torch.from_numpy(matrix)[labels][:, labels]  # (B, B)
-    with _one_thread():
+    with one_thread():
         return _move(matrix, labels, knowledge, setting)
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    # On a few dozen points torch's threads cost far more than they bring, most of all on a busy machine.
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _distances_of(standardised: np.ndarray, ell: float) -> np.ndarray:

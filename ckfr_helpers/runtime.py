@@ -141,6 +141,23 @@ def environment() -> dict[str, str | int]:
 
 
 @contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Keep torch to one thread inside the block.
+
+    On tensors of a few thousand numbers its threads cost more than they bring, and many times more on a busy
+    machine, where they wait for each other.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
 def atomic_path(target: str | Path) -> Iterator[Path]:
     """Give a temporary path beside ``target`` and move it into place only if the block succeeds.
 
