@@ -20,7 +20,7 @@ class View(NamedTuple):
     """What a panel shows.
 
     Attributes:
-        picture: PNG.
+        picture: PNG, or JPEG for photographs.
         numbers: text of one or two lines, shown under the picture.
         alt: what the picture shows, for readers who cannot see it.
         state: not shown; whatever the next computation wants to find in ``panel.view``, e.g. for a ghost.
@@ -128,7 +128,7 @@ class Panel:
     def show_static(self) -> None:
         """Display the static grid."""
         view = self.static()
-        display(Image(data=view.picture, format="png", alt=view.alt))
+        display(Image(data=view.picture, format=_format(view.picture), alt=view.alt))
         print(view.numbers)
         self._static_shown = True
 
@@ -176,7 +176,12 @@ class Panel:
 
 def _picture(view: View) -> str:
     data = base64.b64encode(view.picture).decode()
-    return f'<img src="data:image/png;base64,{data}" alt="{html.escape(view.alt)}" style="max-width:100%">'
+    source = f"data:image/{_format(view.picture)};base64,{data}"
+    return f'<img src="{source}" alt="{html.escape(view.alt)}" style="max-width:100%">'
+
+
+def _format(picture: bytes) -> str:
+    return "jpeg" if picture[:2] == b"\xff\xd8" else "png"
 
 
 def _status(text: str) -> str:
