@@ -27,6 +27,8 @@ class TrainConfig:
         pretrained: start from ImageNet weights.
         weights: local state dict in place of a download.
         freeze: number of leading stages held still.
+        method: what is minimised: "ckfr", or one of `baselines.METHODS` to compare it with.
+        method_options: that method's parameters, e.g. ``{"beta": 10}``; ckfr's own stand below instead.
         alpha: weight of the aligned triplet loss (demo: 20); 0 is the cross-entropy baseline.
         ell: exponent of the latent distance (demo: 1.2).
         measure: knowledge distance: "path", "lca_height" or "wu_palmer".
@@ -62,6 +64,8 @@ class TrainConfig:
     pretrained: bool = True
     weights: str | None = None
     freeze: int = 0
+    method: str = "ckfr"
+    method_options: dict[str, Any] = field(default_factory=dict)
     alpha: float = 20.0
     ell: float = 1.2
     measure: str = "path"
@@ -133,6 +137,10 @@ class TrainConfig:
         bias = self.data_options.get("background_bias")
         parts = [self.data, *([f"bias{bias}"] if bias is not None else []), self.model or "model"]
         method = f"alpha{self.alpha:g}_ell{self.ell:g}_{self.measure}" if self.alpha else "baseline"
+        if self.method != "ckfr":
+            method = "_".join(
+                [self.method, *(f"{name}{value}" for name, value in self.method_options.items())]
+            )
         return "_".join([*parts, method, f"seed{self.seed}"])
 
     def difference(self, other: "TrainConfig") -> str | None:

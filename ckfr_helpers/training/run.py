@@ -12,12 +12,11 @@ from lightning_fabric import Fabric
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from tqdm.auto import tqdm
 
-from ckfr_helpers import datasets
+from ckfr_helpers import baselines, datasets
 from ckfr_helpers.datasets.base import ImageSource
 from ckfr_helpers.datasets.loading import TransformedView, make_loader
 from ckfr_helpers.datasets.transforms import make_transform
 from ckfr_helpers.hierarchy import Hierarchy
-from ckfr_helpers.losses import AlignedTripletLoss
 from ckfr_helpers.models import Classifier, build_model, default_model_name
 from ckfr_helpers.pseudo_distances import load_pseudo_distances
 from ckfr_helpers.runtime import (
@@ -81,7 +80,7 @@ def _train(config: TrainConfig, out: Path, fabric: Fabric, progress: bool) -> Ru
     seed_everything(config.seed)
     model = make_model(config, num_classes=len(source["train"].classes))
     loaders = {split: split_loader(config, source[split], model, fabric) for split in source}
-    loss = make_loss(config, distances)
+    loss = make_loss(config, distances, source["train"].hierarchy, model.embed_dim)
     _refuse_other_run(out, config)  # in every process, so that none waits for one that has stopped
     if fabric.is_global_zero:
         for half in out.glob(".*.tmp"):  # left by a run that was killed while it wrote
@@ -207,9 +206,29 @@ def split_loader(
     )
 
 
-def make_loss(config: TrainConfig, distances: np.ndarray) -> AlignedTripletLoss:
-    """The config's metric term for (C, C) unscaled class distances; `fit` says what it asks of a loss."""
-    return AlignedTripletLoss(config.alpha, config.ell, config.knowledge_scale * distances)
+def make_loss(
+    config: TrainConfig, distances: np.ndarray, hierarchy: Hierarchy, embed_dim: int
+) -> baselines.Objective:
+    """The config's objective for (C, C) unscaled class distances; `fit` says what it asks of a loss.
+
+    Raises:
+        CkfrError: for an unknown method, or a wrong option of it.
+    """
+    options = dict(config.method_options)
+    if config.method == "ckfr":
+        if options:
+            raise CkfrError(
+                f"method_options is {options}; expected none for ckfr, whose alpha and ell are settings."
+            )
+        options = {"alpha": config.alpha, "ell": config.ell}
+    return baselines.make_loss(
+        config.method,
+        hierarchy,
+        embed_dim=embed_dim,
+        knowledge_scale=config.knowledge_scale,
+        knowledge=distances,
+        **options,
+    )
 
 
 def knowledge_distances(config: TrainConfig, source: ImageSource) -> np.ndarray:
