@@ -6,5 +6,15 @@ function from control values to a `View`, which is tested without any widget.
 
 from ckfr_helpers.sliders.arrangement import arrangement_panel, arrangement_view
 from ckfr_helpers.sliders.panel import Panel, Superseded, View, give_way
+from ckfr_helpers.sliders.refit import refit_panel, refit_view
 
-__all__ = ["Panel", "Superseded", "View", "arrangement_panel", "arrangement_view", "give_way"]
+__all__ = [
+    "Panel",
+    "Superseded",
+    "View",
+    "arrangement_panel",
+    "arrangement_view",
+    "give_way",
+    "refit_panel",
+    "refit_view",
+]
