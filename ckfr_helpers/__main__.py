@@ -66,6 +66,13 @@ def _evaluate(options: argparse.Namespace) -> None:
         print(json.dumps(scores, indent=1)) if options.json else _print_scores(scores)
 
 
+def _look(options: argparse.Namespace) -> None:
+    from ckfr_helpers.looking import look_at_run
+
+    scores = look_at_run(options.folder, options.data, options.root, method=options.method)
+    print(json.dumps(scores, indent=1)) if options.json else _print_scores(scores)
+
+
 def _fetch(options: argparse.Namespace) -> None:
     from ckfr_helpers import datasets
 
@@ -151,6 +158,18 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--json", action="store_true", help="print JSON")
     evaluate.add_argument("--quiet", action="store_true", help="no progress bars")
     evaluate.set_defaults(run=_evaluate)
+
+    look = commands.add_parser(
+        "look", help="does a finished run look at the object? maps, boxes, localisation"
+    )
+    look.add_argument("folder", type=Path, help="folder of the run")
+    look.add_argument(
+        "--data", help="pictures of the same classes with boxes (default: the run's own source)"
+    )
+    look.add_argument("--root", help="where they are, e.g. with --data folder")
+    look.add_argument("--method", help="gradcam, hirescam, layercam or eigencam (default: closed-form CAM)")
+    look.add_argument("--json", action="store_true", help="print JSON")
+    look.set_defaults(run=_look)
 
     fetch = commands.add_parser("fetch", help="bring a data set here")
     fetch.add_argument(

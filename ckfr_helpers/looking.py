@@ -5,8 +5,10 @@ This puts three rooms together that know nothing of each other: `cam` makes a ma
 by image, so that runs can be paired and photographs resampled.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,8 +16,11 @@ from torch import Tensor
 
 from ckfr_helpers import attention, cam, localization
 from ckfr_helpers.datasets.base import Example, ImageSource
+from ckfr_helpers.datasets.loading import TransformedView, make_loader
+from ckfr_helpers.datasets.transforms import make_transform
 from ckfr_helpers.models import Classifier
-from ckfr_helpers.runtime import CkfrError
+from ckfr_helpers.runtime import CkfrError, num_workers
+from ckfr_helpers.training.run import load_run, make_fabric, open_split
 
 POINTING_TOLERANCE = 0.03  # of the longer side: the usual 15 pixels of an image of 500
 MapMaker = Callable[
@@ -197,3 +202,59 @@ def look_scores(test: Look, val: Look) -> dict[str, float]:
         "gt_known": float(test.largest.per_iou[0]),
         "pxap": test.pxap,
     }
+
+
+def look_at_run(
+    folder: Path, data: str | None = None, root: str | Path | None = None, *, method: str | None = None
+) -> dict[str, float]:
+    """Localisation scores of a finished run on pictures with boxes or masks; thresholds from their val split.
+
+    Args:
+        folder: of the run, as `training.train` leaves it.
+        data: another source than the run's own, with the same classes; e.g. ``"folder"``.
+        root: where that source is.
+        method: a method of `cam.gradient_cam`; None takes the closed form where there is one, else Grad-CAM.
+
+    Returns:
+        `look_scores`.
+
+    Raises:
+        CkfrError: if there is no such run, its classes are not the source's, or the source has no boxes.
+    """
+    run = load_run(folder)
+    config = dataclasses.replace(run.config, devices=1)
+    if data is not None:
+        config = dataclasses.replace(
+            config, data=data, data_options={}, root=None if root is None else str(root)
+        )
+    elif root is not None:
+        config = dataclasses.replace(config, root=str(root))
+    model = run.model.to(make_fabric(config).device)
+    trained_on = open_split(run.config, "test").classes if data is not None else None
+    looks = {}
+    for split in ("val", "test"):
+        source = open_split(config, split)
+        if trained_on is not None and source.classes != trained_on:
+            raise CkfrError(
+                f"The run in {folder} knows {len(trained_on)} classes, {config.data} has "
+                f"{len(source.classes)}, and they are not the same; expected the run's own classes."
+            )
+        # The whole picture, whatever the run's own test crop: a box may reach to the picture's edge.
+        statistics = {"mean": model.mean, "std": model.std} if config.normalise else {}
+        view = TransformedView(source, make_transform("light", train=False, size=config.size, **statistics))
+        loader = make_loader(
+            view, 64, train=False, workers=num_workers() if config.workers is None else config.workers
+        )
+        looks[split] = look(model, loader, source, _maker(model, method))
+    return look_scores(looks["test"], looks["val"])
+
+
+def _maker(model: Classifier, method: str | None) -> MapMaker:
+    if method is None and model.gap_linear:
+        return _closed_form
+    name = method or "gradcam"
+
+    def by_gradients(model: Classifier, inputs: Tensor, classes: Tensor) -> Tensor:
+        return cam.gradient_cam(model, inputs, classes, name, raw=True)
+
+    return by_gradients

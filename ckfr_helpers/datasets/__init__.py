@@ -21,7 +21,7 @@ class _Entry(NamedTuple):
     """Where a source's class and its fetching function live, as ``module:attribute``."""
 
     source: str | None
-    fetch: str
+    fetch: str | None
     # Handed to both, for modules that serve several names.
     options: dict[str, Any] = {}  # noqa: RUF012 -- never written to
 
@@ -33,6 +33,7 @@ _REGISTRY: dict[str, _Entry] = {
     "tiny-imagenet": _Entry(f"{_HERE}.tiny_imagenet:TinyImageNet", f"{_HERE}.tiny_imagenet:fetch"),
     "cifar10": _Entry(f"{_HERE}.cifar:Cifar", f"{_HERE}.cifar_fetch:fetch", {"name": "cifar10"}),
     "cifar100": _Entry(f"{_HERE}.cifar:Cifar", f"{_HERE}.cifar_fetch:fetch", {"name": "cifar100"}),
+    "folder": _Entry(f"{_HERE}.folder:PictureFolder", None),
     "wordnet": _Entry(None, f"{_HERE}.wordnet_db:fetch"),
 }
 
@@ -44,7 +45,7 @@ def names() -> tuple[str, ...]:
 
 def fetchable() -> tuple[str, ...]:
     """Everything that `fetch` knows: the sources, and data that is not pictures."""
-    return tuple(_REGISTRY)
+    return tuple(name for name, entry in _REGISTRY.items() if entry.fetch)
 
 
 def open_source(name: str, split: str, root: str | Path | None = None, **options: Any) -> "ImageSource":
@@ -91,7 +92,7 @@ def fetch(name: str, root: str | Path | None = None, **options: Any) -> Path:
         CkfrError: if the name is unknown, or the data could not be had from any of its places.
     """
     entry = _REGISTRY.get(name)
-    if entry is None:
+    if entry is None or entry.fetch is None:
         raise CkfrError(f"There is no data set {name!r} to fetch; expected one of {', '.join(fetchable())}.")
     arguments = {**entry.options, **options}
     if root is not None:

@@ -1,0 +1,97 @@
+"""A folder of one's own pictures: layout, tree, boxes, and what is said when something is wrong."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ckfr_helpers import datasets
+from ckfr_helpers.runtime import CkfrError
+
+TREE = "parent,child\nthing,animal\nthing,tool\nanimal,cat\nanimal,dog\ntool,saw\n"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 10), ("test", 2)):
+        for name in ("cat", "dog", "saw"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = generator.integers(0, 255, (20 + number, 30, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / split / name / f"{number}.png")
+    (tmp_path / "hierarchy.csv").write_text(TREE)
+    (tmp_path / "boxes.csv").write_text(
+        "file,x0,y0,x1,y1\ntest/cat/0.png,1,2,10,12\ntest/cat/0.png,15,0,20,5\n"
+    )
+    return tmp_path
+
+
+def test_pictures_labels_tree_and_boxes(folder):
+    test = datasets.open_source("folder", "test", root=folder)
+    assert test.classes == ("cat", "dog", "saw")
+    assert test.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert test.hierarchy.distances("path")[0].tolist() == [0, 2, 4]
+    first = test[0]
+    assert first.image.shape == (3, 20, 30)
+    with Image.open(folder / "test" / "cat" / "0.png") as picture:
+        np.testing.assert_array_equal(first.image.permute(1, 2, 0).numpy(), np.array(picture))
+    assert first.boxes.tolist() == [[1, 2, 10, 12], [15, 0, 20, 5]]
+    assert test[1].boxes is None
+
+
+def test_validation_is_carved_out_of_training_unless_it_has_a_folder(folder):
+    train, val = (datasets.open_source("folder", s, root=folder, val_fraction=0.3) for s in ("train", "val"))
+    assert np.bincount(train.labels).tolist() == [7, 7, 7]
+    assert np.bincount(val.labels).tolist() == [3, 3, 3]
+    seen = [
+        {tuple(source[i].image.flatten()[:20].tolist()) for i in range(len(source))}
+        for source in (train, val)
+    ]
+    assert not seen[0] & seen[1]
+    for name in ("cat", "dog", "saw"):
+        (folder / "val" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(folder / "val" / name / "only.png")
+    assert len(datasets.open_source("folder", "train", root=folder)) == 30
+    assert len(datasets.open_source("folder", "val", root=folder)) == 3
+
+
+def test_wordnet_ids_need_no_tree(folder):
+    (folder / "hierarchy.csv").unlink()
+    (folder / "boxes.csv").unlink()
+    for split in ("train", "test"):
+        for old, new in (("cat", "n02123045"), ("dog", "n02084071"), ("saw", "n04140064")):
+            (folder / split / old).rename(folder / split / new)
+    source = datasets.open_source("folder", "test", root=folder)
+    distances = source.hierarchy.distances("path")
+    assert distances[0, 1] < distances[0, 2]
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("boxes.csv", "file,x0,y0,x1\n", "no column 'y1'"),
+        ("boxes.csv", "file,x0,y0,x1,y1\ntest/cat/0.png,1,2,a,3\n", "Line 2"),
+        ("boxes.csv", "file,x0,y0,x1,y1\ntest/cat/0.png,9,2,3,3\n", "x0 <= x1"),
+        ("boxes.csv", "file,x0,y0,x1,y1\ntest/cat/9.png,1,2,3,4\n", "test/cat/9.png"),
+        ("hierarchy.csv", "from,to\n", "no column 'parent'"),
+    ],
+)
+def test_a_malformed_table_is_named(folder, file, text, said):
+    (folder / file).write_text(text)
+    with pytest.raises(CkfrError, match=said) as caught:
+        datasets.open_source("folder", "test", root=folder)
+    assert file in str(caught.value)
+
+
+def test_missing_parts_are_named(folder, tmp_path):
+    with pytest.raises(CkfrError, match="no folder"):
+        datasets.open_source("folder", "test", root=tmp_path / "nowhere")
+    (folder / "hierarchy.csv").unlink()
+    with pytest.raises(CkfrError, match="parent,child"):
+        datasets.open_source("folder", "test", root=folder)
+    (folder / "hierarchy.csv").write_text(TREE)
+    (folder / "train" / "ant").mkdir()
+    with pytest.raises(CkfrError, match="'ant'"):
+        datasets.open_source("folder", "test", root=folder)
+    with pytest.raises(CkfrError, match="to fetch"):
+        datasets.fetch("folder")
