@@ -64,7 +64,10 @@ def predict(model: nn.Module, loader: Iterable, fabric: Fabric | None = None) ->
 
 
 def score(
-    predictions: Predictions, distances: np.ndarray, knowledge: np.ndarray | None = None
+    predictions: Predictions,
+    distances: np.ndarray,
+    knowledge: np.ndarray | None = None,
+    alignment_samples: int = 500,
 ) -> dict[str, float]:
     """Accuracy, how bad the mistakes are, the free CRM decisions, and how well latents follow the tree.
 
@@ -72,6 +75,7 @@ def score(
         predictions: from `predict`.
         distances: (K, K) class distances, unscaled, so that severities read in their own unit.
         knowledge: (K, K) the distances that latents are compared with, if they are others.
+        alignment_samples: the ``most`` of `metrics.alignment`.
 
     Returns:
         `metrics.hierarchical_metrics` of the argmax; the same under ``crm_`` for minimum-risk decisions;
@@ -87,7 +91,7 @@ def score(
     for name, value in metrics.hierarchical_metrics(-risks, labels, distances).items():
         scores[f"crm_{name}"] = value
     for name, value in metrics.alignment(
-        predictions.latents, labels, distances if knowledge is None else knowledge
+        predictions.latents, labels, distances if knowledge is None else knowledge, most=alignment_samples
     ).items():
         scores[f"alignment_{name}"] = value
     return scores
