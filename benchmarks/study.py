@@ -248,7 +248,10 @@ def main() -> None:
             for r in records
         ],
     }
-    with atomic_path(RESULTS / f"study_{plan.name}.json") as path:
+    # Anything but the plan's own settings stays below runs/: the committed file is the plan's.
+    as_planned = plan == PLANS[arguments.study] and len(seeds) == 5
+    folder = RESULTS if as_planned else runs_root() / f"study_{plan.name}"
+    with atomic_path(folder / f"study_{plan.name}.json") as path:
         path.write_text(json.dumps(result, indent=1) + "\n")
     for row in result["results"]:
         for name in ("top1", "mistake_severity", "hdist@1"):

@@ -1,5 +1,6 @@
 """Every committed notebook: equal to its source, executed, small, and readable."""
 
+import ast
 import re
 import sys
 from pathlib import Path
@@ -83,6 +84,28 @@ def test_pictures_have_alt_text(book):
         for output in cell.outputs:
             for kind in {"image/png", "image/jpeg"} & set(output.get("data", {})):
                 assert output.metadata.get(kind, {}).get("alt"), cell.source[:80]
+
+
+def test_every_exercise_with_a_check_has_a_solution_that_fills_it(book):
+    """`tools/notebooks.py solve` runs them; here only that each defines what its exercise left open."""
+    _, solutions = tool.solved(book)
+    open_names = set()
+    for cell in code(book):
+        for line in cell.source.splitlines():
+            if found := re.match(r"([\w, ]+?)(?:: [^=]+)? = None(?:, None)*\b", line):
+                open_names |= {name.strip() for name in found[1].split(",")}
+            if "return None  # your code" in line:
+                open_names.add(re.findall(r"^def (\w+)", cell.source, flags=re.MULTILINE)[-1])
+    filled = set()
+    for text in solutions:
+        for node in ast.parse(text).body:
+            if isinstance(node, ast.FunctionDef):
+                filled.add(node.name)
+            for target in getattr(node, "targets", []):
+                filled |= {one.id for one in ast.walk(target) if isinstance(one, ast.Name)}
+    assert len(solutions) >= 2
+    assert open_names
+    assert open_names <= filled
 
 
 def test_no_widget_state_without_its_key(book):

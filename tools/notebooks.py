@@ -3,12 +3,14 @@
     python tools/notebooks.py build [NAME ...]            # text -> notebook; unchanged cells keep outputs
     python tools/notebooks.py build --execute [NAME ...]  # … and run them
     python tools/notebooks.py check                       # do the notebooks say what their sources say?
+    python tools/notebooks.py solve [NAME ...]            # run them with every folded solution put in
 
 People edit and review notebooks/src/NN_name.py; readers open notebooks/NN_name.ipynb.
 """
 
 import argparse
 import hashlib
+import re
 import sys
 import time
 from pathlib import Path
@@ -105,6 +107,39 @@ def check() -> list[str]:
     return faults
 
 
+def solved(book: NotebookNode) -> tuple[NotebookNode, list[str]]:
+    """A copy in which each folded solution runs just before the cell that checks it, and the solutions."""
+    cells: list[NotebookNode] = []
+    solutions = []
+    for cell in book.cells:
+        cells.append(cell)
+        if cell.cell_type != "markdown":
+            continue
+        for text in re.findall(r"<details>.*?</details>", cell.source, flags=re.DOTALL):
+            code = "\n".join(re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL))
+            if code:
+                check = max(i for i, one in enumerate(cells) if one.cell_type == "code")
+                cells.insert(check, nbformat.v4.new_code_cell(code))
+                solutions.append(code)
+    copy = nbformat.from_dict({**book, "cells": cells})
+    return copy, solutions
+
+
+def solve(names: list[str]) -> list[str]:
+    """Run the named notebooks, or all, with their solutions; one sentence for each exercise left open."""
+    faults = []
+    for source in sorted(SOURCES.glob("*.py")):
+        if names and not any(source.stem.startswith(name) for name in names):
+            continue
+        book, solutions = solved(from_source(source))
+        execute(book)
+        said = [o.get("text", "") for cell in book.cells if cell.cell_type == "code" for o in cell.outputs]
+        waiting = [line for text in said for line in text.splitlines() if "waits for you" in line]
+        print(f"{source.stem}: {len(solutions)} solutions pass their checks")
+        faults += [f"{source.stem}: {line}" for line in waiting]
+    return faults
+
+
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -113,12 +148,16 @@ def main() -> int:
     making.add_argument("names", nargs="*", help="e.g. 02; all by default")
     making.add_argument("--execute", action="store_true", help="run them too")
     commands.add_parser("check", help="compare notebooks with their sources")
+    solving = commands.add_parser("solve", help="run notebooks with their folded solutions")
+    solving.add_argument("names", nargs="*", help="e.g. 02; all by default")
     arguments = parser.parse_args()
     if arguments.command == "build":
         build(arguments.names, arguments.execute)
         return 0
-    faults = check()
-    print("\n".join(faults) or "Notebooks and sources agree.")
+    faults = check() if arguments.command == "check" else solve(arguments.names)
+    print(
+        "\n".join(faults) or ("Notebooks and sources agree." if arguments.command == "check" else "Solved.")
+    )
     return 1 if faults else 0
 
 

@@ -263,6 +263,59 @@ def look_table(result: Mapping[str, Any], keys: Sequence[str] = tuple(NAMES)) ->
     return pd.DataFrame(rows).T
 
 
+def free_table(results: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """Scores that need no training, one column a data set, and the trained networks' means beside them."""
+    labels = {
+        "uniform_energy": "energy: a map that is the same everywhere",
+        "centre_energy": "energy: a blob in the centre",
+        "random_point": "pointing game: a random point",
+        "centre_point": "pointing game: the centre",
+        "centre_max_box_acc_v2": "MaxBoxAccV2: a blob in the centre",
+        "centre_gt_known": "GT-known: a blob in the centre",
+        "whole_image_gt_known": "GT-known: the whole picture",
+    }
+    columns = {}
+    for name, result in results.items():
+        row = result["results"][0]
+        found = {label: result["blind"][key] for key, label in labels.items()}
+        for key in ("energy", "pointing", "max_box_acc_v2", "gt_known"):
+            found[f"{NAMES[key]}: before training"] = row["untrained"][key]["mean"]
+            found[f"{NAMES[key]}: baseline, {row['condition']}"] = row["scores"][key]["baseline"]["mean"]
+        columns[name] = found
+    return pd.DataFrame(columns)
+
+
+def by_alpha(results: Mapping[str, Mapping[str, Any]], keys: Sequence[str]) -> Figure:
+    """Paired difference to the baseline at every alpha tried, with 95 % intervals over seeds."""
+    figure, axes = subplots(1, len(keys), figsize=(2.6 * len(keys), 3.1))
+    palette = [COLOURS[name] for name in ("sky", "blue", "purple", "orange", "green")]
+    for axis, key in zip(axes, keys, strict=True):
+        lines = [
+            (f"{name}, {row['condition']}", row) for name, one in results.items() for row in one["results"]
+        ]
+        for number, (label, row) in enumerate(lines):
+            tried = {float(a): found[key] for a, found in row["every_alpha"].items() if key in found}
+            if not tried:
+                continue
+            alphas = np.array(sorted(tried)) * (1 + 0.06 * (number - 1.5))  # side by side, not on top
+            found = [metrics.Interval(**tried[alpha]) for alpha in sorted(tried)]
+            means = [one.mean for one in found]
+            reach = [[one.mean - one.low for one in found], [one.high - one.mean for one in found]]
+            axis.errorbar(
+                alphas, means, yerr=reach, fmt="o-", color=palette[number], capsize=2, markersize=4,
+                linewidth=1.3, label=label,
+            )  # fmt: skip
+        axis.axhline(0, color="black", linewidth=1)
+        axis.set_xscale("log")
+        axis.set_xticks([1, 5, 20, 80], ["1", "5", "20", "80"])
+        axis.minorticks_off()
+        better = "less is better" if key in LOWER_IS_BETTER else "more is better"
+        axis.set(title=SHORT.get(key, NAMES[key]), xlabel=f"alpha ({better})")
+    axes[0].set_ylabel("difference to the baseline")
+    axes[0].legend(fontsize=7)
+    return figure
+
+
 def quick_table(looks: Mapping[str, Mapping[str, float]], keys: Sequence[str]) -> pd.DataFrame:
     """Scores of single runs, one row a network."""
     return pd.DataFrame({name: {NAMES[key]: found[key] for key in keys} for name, found in looks.items()}).T
