@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ckfr_helpers.runtime import CkfrError
+from ckfr_helpers.runtime import CkfrError, atomic_path
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CkfrError as error:
         if _alone_or_first_to_report():
             print(f"ckfr: {error}", file=sys.stderr)
-        return 2
+        return getattr(error, "status", 2)
     except KeyboardInterrupt as stop:
         if _alone_or_first_to_report():
             print(f"\nckfr: {str(stop) or 'Stopped.'} The same command goes on from there.", file=sys.stderr)
@@ -90,6 +90,39 @@ def _demo(options: argparse.Namespace) -> None:
 
     page = build_demo(options.out, options.notebooks)
     print(f"Open {page}")
+
+
+def _study(options: argparse.Namespace) -> None:
+    from ckfr_helpers.plots.study import study_figure
+    from ckfr_helpers.plots.style import png, use_style
+    from ckfr_helpers.training.study import failed, run_study, write_results
+    from ckfr_helpers.training.study_config import load_study
+
+    study = load_study(options.file)
+    if options.root is not None:
+        moved = tuple(dataclasses.replace(data, root=str(options.root.resolve())) for data in study.datasets)
+        study = dataclasses.replace(study, datasets=moved)
+    if options.processes is not None:
+        executor = dataclasses.replace(study.executor, kind="processes", processes=max(1, options.processes))
+        study = dataclasses.replace(study, executor=executor)
+    result = run_study(study, options.out, only_cache=options.only_cache, progress=not options.quiet)
+    if result.summary:
+        places = [
+            (result.folder / "results.csv", result.folder / "summary.json", result.folder / "figure.png")
+        ]
+        if options.results is not None:
+            stem = options.results / f"study_{study.name}"
+            places.append(tuple(stem.with_name(f"{stem.name}{end}") for end in (".csv", ".json", ".png")))
+        use_style()
+        picture = png(study_figure(result.summary))
+        for table, summary, figure in places:
+            write_results(result, table, summary)
+            with atomic_path(figure) as path:
+                path.write_bytes(picture)
+        print(f"{len(result.table)} runs; table, summary and figure are in {places[-1][0].parent}")
+    error = failed(result)
+    if error is not None:
+        raise error
 
 
 def _config(options: argparse.Namespace) -> Any:
@@ -184,6 +217,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     fetch.set_defaults(run=_fetch)
 
+    study = commands.add_parser("study", help="run a grid of settings, methods and seeds from a file")
+    study.add_argument("file", type=Path, help="the study, e.g. studies/photos_grid.yaml")
+    study.add_argument("--root", type=Path, help="where the data of all its data sets lie")
+    study.add_argument("--out", type=Path, help="folder for its runs (default: runs/study_NAME)")
+    study.add_argument(
+        "--results", type=Path, help="folder for study_NAME.csv, .json and .png beside the ones in --out"
+    )
+    study.add_argument("--processes", type=int, help="processes on this machine, whatever the file says")
+    study.add_argument("--only-cache", action="store_true", help="stop when the trunk outputs are cached")
+    study.add_argument("--quiet", action="store_true", help="no progress bars")
+    study.set_defaults(run=_study)
+
     demo = commands.add_parser("demo", help="run the notebooks on the embedded photos and gather one page")
     demo.add_argument("--out", type=Path, default=Path("site"), help="folder for the page (default: site)")
     demo.add_argument("--notebooks", type=Path, help="folder of the notebooks (default: the checkout's)")
@@ -217,6 +262,12 @@ def _add_train(train: argparse.ArgumentParser) -> None:
     add("--lr-gamma", type=float, help="factor of each drop (default: 0.1)")
     add("--transform", help="pixel pipeline: original (default) or light")
     add("--size", type=int, help="side of the input images (default: 224; photos 160)")
+    add(
+        "--cache",
+        action="store_true",
+        default=None,
+        help="keep the pictures decoded and resized in a memory-mapped file, built once (disk for speed)",
+    )
     add(
         "--normalise", action="store_true", default=None, help="normalise inputs (the original demo does not)"
     )

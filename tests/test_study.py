@@ -1,0 +1,377 @@
+"""Studies from a file to a table, on pictures made here: what is asked, chosen, kept, reused and told."""
+
+import csv
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from ckfr_helpers import __main__ as cli
+from ckfr_helpers.plots.study import alt_text, grid_of, study_figure
+from ckfr_helpers.plots.style import png
+from ckfr_helpers.runtime import CkfrError
+from ckfr_helpers.training import study_jobs
+from ckfr_helpers.training.study import failed, run_study
+from ckfr_helpers.training.study_config import Executor, load_study, study_from
+from ckfr_helpers.training.study_executors import compute
+from ckfr_helpers.training.study_summary import best_rate, summarise
+
+# Lion, tiger, frying pan, guitar: two near, two far.
+COLOURS = {"n02129165": (200, 160, 60), "n02129604": (210, 110, 30), "n03400231": (50, 60, 70),
+           "n02676566": (120, 30, 60)}  # fmt: skip
+
+
+def write_pictures(root: Path, per_class: int = 20) -> Path:
+    """Tiny-ImageNet's layout: noisy patches of one colour a class."""
+    generator = np.random.default_rng(0)
+    root.mkdir(parents=True)
+    (root / "wnids.txt").write_text("\n".join(COLOURS))
+    (root / "val" / "images").mkdir(parents=True)
+    lines = []
+    for wnid, colour in COLOURS.items():
+        folder = root / "train" / wnid / "images"
+        folder.mkdir(parents=True)
+        boxes = []
+        for number in range(per_class + 4):
+            pixels = np.array(colour) + generator.normal(0, 60, (16, 16, 3))
+            picture = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+            if number < per_class:
+                picture.save(folder / f"{wnid}_{number}.JPEG", "JPEG")
+                boxes.append(f"{wnid}_{number}.JPEG\t0\t0\t15\t15")
+            else:
+                name = f"val_{wnid}{number}.JPEG"
+                picture.save(root / "val" / "images" / name, "JPEG")
+                lines.append(f"{name}\t{wnid}\t0\t0\t15\t15")
+        (root / "train" / wnid / f"{wnid}_boxes.txt").write_text("\n".join(boxes))
+    (root / "val" / "val_annotations.txt").write_text("\n".join(lines))
+    return root
+
+
+def asked(root: Path, **changes) -> dict:
+    """Fourteen runs: two seeds of cross-entropy at two rates, of CKFR's grid of four, and of HXE."""
+    base = {
+        "name": "tiny",
+        "datasets": [
+            {
+                "name": "tiny-imagenet", "label": "patches", "root": str(root), "size": 32,
+                "options": {"val_fraction": 0.2}, "per_class": {"train": 10},
+            }
+        ],
+        "stage": 8, "epochs": 1, "batch_size": 8, "seeds": 2, "lr": [1e-3, 1e-5],
+        "methods": {"ckfr": {"alpha": [1, 20], "ell": [1.0, 1.5]}, "hxe": {"alpha": 0.2}},
+        "executor": {"processes": 1},
+    }  # fmt: skip
+    return {**base, **changes}
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """One whole study in this process, for all tests that only look."""
+    root = write_pictures(tmp_path_factory.mktemp("data") / "pictures")
+    folder = tmp_path_factory.mktemp("study")
+    return root, run_study(study_from(asked(root)), folder, progress=False)
+
+
+@pytest.fixture
+def copied(done, tmp_path):
+    """The same study in a folder that a test may spoil."""
+    root, made = done
+    shutil.copytree(made.folder, tmp_path / "study")
+    return root, made, tmp_path / "study"
+
+
+def test_every_setting_is_run_once_a_seed_and_stands_in_the_table(done):
+    _, made = done
+    assert not made.failures
+    assert failed(made) is None
+    rows = list(csv.DictReader((made.folder / "results.csv").open()))
+    assert len(rows) == 2 * 2 + 4 * 2 + 1 * 2 == len(made.table)
+    keys = {(r["method"], r["alpha"], r["ell"], r["lr"], r["seed"]) for r in rows}
+    assert len(keys) == len(rows)
+    for row in rows:
+        for split in ("val", "test"):
+            assert 0 <= float(row[f"{split}_top1"]) <= 1
+            assert float(row[f"{split}_hdist@1"]) >= 0
+        record = next(made.folder.glob(f"runs/*{row['method']}*_s{row['seed']}_*.json"))
+        assert json.loads(record.read_text())["format"] == study_jobs.FORMAT
+    learnt = made.table[(made.table.method == "cross-entropy") & (made.table.lr == 1e-3)]
+    assert learnt.test_top1.mean() > 0.4  # four classes by colour: it does learn
+
+
+def test_choices_are_made_on_validation_and_test_is_told_for_the_chosen(done):
+    _, made = done
+    table = made.table
+    base = table[table.method == "cross-entropy"].groupby("lr").val_top1.mean()
+    found = made.summary["results"]["patches"]["methods"]
+    rate = found["cross-entropy"]["chosen"]["lr"]
+    assert rate == base.idxmax()
+    ckfr = table[(table.method == "ckfr") & (table.lr == rate)]
+    means = ckfr.groupby(["alpha", "ell"])["val_hdist@1"].mean()
+    chosen = found["ckfr"]["chosen"]
+    assert means[chosen["alpha"], chosen["ell"]] == pytest.approx(means.min(), rel=1e-6)
+    mine = ckfr[(ckfr.alpha == chosen["alpha"]) & (ckfr.ell == chosen["ell"])].sort_values("seed")
+    plain = table[(table.method == "cross-entropy") & (table.lr == rate)].sort_values("seed")
+    score = found["ckfr"]["scores"]["top1"]
+    assert score["mean"]["mean"] == pytest.approx(mine.test_top1.mean())
+    difference = mine.test_top1.to_numpy() - plain.test_top1.to_numpy()
+    assert score["difference"]["mean"] == pytest.approx(difference.mean())
+    # Two values: Student's t with one degree of freedom, 12.706 standard errors to each side.
+    reach = 12.7062 * difference.std(ddof=1) / np.sqrt(2)
+    assert score["difference"]["high"] - score["difference"]["mean"] == pytest.approx(
+        reach, rel=1e-4, abs=1e-9
+    )
+    crm = found["cross-entropy + CRM"]["scores"]["hdist@1"]["mean"]["mean"]
+    assert crm == pytest.approx(plain["test_crm_hdist@1"].mean())
+
+
+def record(method: str, seed: int, lr: float, val: float, test: float, alpha: float | None = None) -> dict:
+    parameters = {} if alpha is None else {"alpha": alpha, "level": "depth"}
+    scores = {"val": {"top1": val, "hdist@1": 1 - val}, "test": {"top1": test, "hdist@1": 1 - test}}
+    settings = {"data": {"label": "d"}, "method": method, "parameters": parameters, "lr": lr, "seed": seed}
+    return {"settings": settings, **scores, "test_distance": [0, 2], "name": f"{method}{seed}{lr}{alpha}"}
+
+
+def test_a_better_test_score_never_decides():
+    """Whatever test says, and whatever a setting that lacks a seed promises."""
+    study = study_from({"name": "s", "datasets": [{"name": "cifar10", "label": "d"}], "seeds": 2,
+                        "lr": [0.1, 0.2], "methods": {"hxe": {"alpha": [1, 2, 3]}}})  # fmt: skip
+    records = [
+        record("cross-entropy", s, lr, v, t)
+        for s in (0, 1)
+        for lr, v, t in ((0.1, 0.6, 0.1), (0.2, 0.5, 0.9))
+    ]
+    records += [record("hxe", s, 0.1, v, t, a) for s in (0, 1) for a, v, t in ((1, 0.7, 0.2), (2, 0.6, 0.99))]
+    records += [record("hxe", 0, 0.1, 0.99, 0.99, 3), record("hxe", 1, 0.2, 0.99, 0.99, 3)]
+    assert best_rate(study, "d", records) == 0.1
+    found = summarise(study, records, {}, [])["results"]["d"]["methods"]
+    assert found["hxe"]["chosen"] == {"lr": 0.1, "alpha": 1, "level": "depth"}
+    assert found["hxe"]["scores"]["top1"]["mean"]["mean"] == pytest.approx(0.2)
+    assert found["cross-entropy"]["scores"]["top1"]["mean"]["mean"] == pytest.approx(0.1)
+
+
+def test_scenes_are_told_over_photographs():
+    study = study_from({"name": "s", "datasets": [{"name": "cifar10", "label": "d"}], "seeds": 1,
+                        "methods": {"hxe": {}}})  # fmt: skip
+    records = [record("cross-entropy", 0, 1e-3, 0.5, 0.5), record("hxe", 0, 1e-3, 0.5, 0.5, 0.1)]
+    records[0]["test_distance"], records[1]["test_distance"] = [0, 0, 3, 3], [0, 0, 0, 0]
+    found = summarise(study, records, {"d": [7, 7, 8, 8]}, [])["results"]["d"]
+    told = found["methods"]["hxe"]["top1_over_photographs"]
+    assert (told["mean"]["mean"], told["difference"]["mean"], told["mean"]["n"]) == (1, 0.5, 2)
+    assert found["photographs"] == 2
+
+
+def test_a_second_start_computes_nothing_and_a_larger_study_only_what_is_new(copied, monkeypatch):
+    root, made, folder = copied
+    worked = []
+    tail = study_jobs._tail
+    monkeypatch.setattr(study_jobs, "_tail", lambda job: worked.append(job) or tail(job))
+    monkeypatch.setattr(study_jobs, "_cache", lambda job: pytest.fail(f"{job.name} is there"))
+    again = run_study(study_from(asked(root)), folder, progress=False)
+    assert not worked
+    assert again.summary["results"] == made.summary["results"]
+    assert (folder / "results.csv").read_bytes() == (made.folder / "results.csv").read_bytes()
+    broken, other = sorted(folder.glob("runs/*hxe*.json"))
+    broken.write_text(broken.read_text()[:100])  # cut short, as by a full disk
+    foreign = json.loads(other.read_text())
+    foreign["settings"]["epochs"] = 9  # belongs to other settings
+    other.write_text(json.dumps(foreign))
+    run_study(study_from(asked(root)), folder, progress=False)
+    assert sorted((job.method, job.seed) for job in worked) == [("hxe", 0), ("hxe", 1)]
+    worked.clear()
+    methods = {**asked(root)["methods"], "soft-labels": {"beta": 5}}
+    larger = run_study(study_from(asked(root, methods=methods)), folder, progress=False)
+    assert [(job.method, job.seed) for job in worked] == [("soft-labels", 0), ("soft-labels", 1)]
+    assert "soft-labels" in larger.summary["results"]["patches"]["methods"]
+
+
+def test_runs_repeat_exactly(copied):
+    root, _, folder = copied
+    (gone,) = folder.glob("runs/*ckfr*alpha20_ell1.5*_s1_*.json")
+    before = json.loads(gone.read_text())
+    gone.unlink()
+    run_study(study_from(asked(root)), folder, progress=False)
+    after = json.loads(gone.read_text())
+    assert (after["val"], after["test"], after["test_distance"]) == (
+        before["val"],
+        before["test"],
+        before["test_distance"],
+    )
+
+
+def test_a_failing_run_names_itself_and_the_others_go_on(copied, monkeypatch, capsys):
+    root, _, folder = copied
+    for path in folder.glob("runs/*hxe*.json"):
+        path.unlink()
+    tail = study_jobs._tail
+
+    def breaks(job):
+        if job.seed == 1:
+            raise RuntimeError("out of luck\nand more")
+        return tail(job)
+
+    monkeypatch.setattr(study_jobs, "_tail", breaks)
+    file = folder.parent / "study.yaml"
+    file.write_text(yaml.safe_dump(asked(root)))
+    assert cli.main(["study", str(file), "--out", str(folder), "--quiet"]) == 2
+    told = capsys.readouterr().err
+    assert "1 of the study's jobs did not finish" in told
+    assert "hxe" in told
+    assert "_s1_" in told
+    assert "RuntimeError: out of luck" in told
+    assert len(list(folder.glob("runs/*hxe*.json"))) == 1
+    (log,) = folder.glob("failed/*.txt")
+    assert "and more" in log.read_text()
+    summary = json.loads((folder / "summary.json").read_text())
+    assert "hxe" not in summary["results"]["patches"]["methods"]  # not all of its seeds
+    assert len(summary["failed"]) == 1
+    monkeypatch.setattr(study_jobs, "_tail", tail)
+    results = folder.parent / "committed"
+    assert cli.main(["study", str(file), "--out", str(folder), "--results", str(results), "--quiet"]) == 0
+    assert not list(folder.glob("failed/*.txt"))
+    assert {path.name for path in results.iterdir()} == {
+        f"study_tiny.{end}" for end in ("csv", "json", "png")
+    }
+    assert str(root.parent) not in (results / "study_tiny.json").read_text()  # no place of this machine
+
+
+def test_missing_data_is_told_once_for_each_split(tmp_path):
+    made = run_study(study_from(asked(tmp_path / "nowhere")), tmp_path / "study", progress=False)
+    assert made.summary == {}
+    reasons = {failure.reason for failure in made.failures}
+    assert any("Tiny-ImageNet is not here" in reason for reason in reasons)
+    assert "did not finish" in str(failed(made))
+
+
+def test_figure_and_its_words(done):
+    _, made = done
+    read_back = json.loads((made.folder / "summary.json").read_text())
+    figure = study_figure(read_back)
+    assert len(figure.axes) == 5
+    assert png(figure)[:4] == b"\x89PNG"
+    grid = grid_of(read_back["results"]["patches"]["methods"], "hdist@1")
+    assert grid.shape == (2, 2)
+    assert "cross-entropy + CRM" in alt_text(read_back)
+
+
+# -- Executors ---------------------------------------------------------------------------------------------
+
+
+class Card:
+    """A job for the executors alone."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+def answer(card: Card) -> str:
+    """Runs in a worker."""
+    if card.name == "dies":
+        os._exit(1)
+    return f"{card.name} in {os.getpid()}"
+
+
+def test_processes_share_the_work_and_a_dead_one_costs_only_its_own_job(tmp_path):
+    cards = [Card(name) for name in ("a", "dies", "b", "c")]
+    results = list(compute(answer, cards, Executor(processes=2), tmp_path))
+    (failure,) = [r for r in results if isinstance(r, study_jobs.Failure)]
+    assert failure.name == "dies"
+    assert sorted(r[0] for r in results if r is not failure) == ["a", "b", "c"]
+    assert all(r.split()[-1] != str(os.getpid()) for r in results if r is not failure)
+
+
+def test_the_same_file_runs_through_submitit(copied):
+    """submitit's local executor: processes of their own, started and read as a cluster's jobs are."""
+    pytest.importorskip("submitit")
+    root, made, folder = copied
+    for path in folder.glob("runs/*hxe*.json"):
+        path.unlink()
+    executor = {"kind": "submitit", "cluster": "local", "jobs": 1, "timeout_min": 5}
+    again = run_study(study_from(asked(root, executor=executor)), folder, progress=False)
+    assert not again.failures
+    assert again.summary["results"] == made.summary["results"]
+    assert list((folder / "cluster").rglob("*_submission.sh")) or list((folder / "cluster").iterdir())
+
+
+def test_submitit_refuses_in_one_sentence(tmp_path):
+    pytest.importorskip("submitit")
+    wrong = Executor(kind="submitit", cluster="local", parameters={"timeout_mni": 5})
+    with pytest.raises(CkfrError, match="submitit refuses"):
+        list(compute(answer, [Card("a")], wrong, tmp_path))
+
+
+# -- Files -------------------------------------------------------------------------------------------------
+
+
+ONE = "name: x\ndatasets: [{name: "
+X = f"{ONE}cifar10}}]\n"
+HXE = f"{X}methods: [hxe]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (X + "methods: {}\nepohcs: 3", "unknown 'epohcs'.*Did you mean 'epochs'"),
+        (ONE + "cifar1O}]\nmethods: [hxe]", "Did you mean 'cifar10'"),
+        (ONE + "cifar10, sise: 3}]\nmethods: [hxe]", "Did you mean 'size'"),
+        (X + "methods: {hxee: }", "Did you mean 'hxe'"),
+        (X + "methods: {hxe: {alhpa: 1}}", "hxe has.*Did you mean 'alpha'"),
+        (X + "methods: {hxe: {alpha: low}}", "alpha is 'low'; expected a number"),
+        (X + "methods: {hxe: {alpha: [1, 1]}}", "a value twice"),
+        (HXE + "epochs: 2.5", "epochs is 2.5; expected a whole"),
+        (HXE + "seeds: [1, 1]", "seeds is"),
+        (HXE + "lr: -1", "lr is -1"),
+        (HXE + "choose_by: top-1", "Did you mean 'top1'"),
+        (HXE + "model: resnet81", "Did you mean 'resnet18'"),
+        (HXE + "stage: -1", "stage is -1"),
+        (ONE + "cifar10, scenes: {train: 5}}]\nmethods: [hxe]", "only photos have scenes"),
+        (ONE + "photos, per_class: {train: 5}}]\nmethods: [hxe]", "expected scenes"),
+        (ONE + "cifar10, per_class: {trian: 5}}]\nmethods: [hxe]", "Did you mean 'train'"),
+        (ONE + "cifar10}, {name: cifar10}]\nmethods: [hxe]", "labelled 'cifar10'"),
+        (HXE + "train: {precision: 32-true}", "expected stage 0"),
+        (HXE + "stage: 0\ntrain: {alpha: 1}", "unknown 'alpha'"),
+        (HXE + "executor: {kind: dask}", "unknown 'dask'"),
+        ("name: ../x\ndatasets: [{name: cifar10}]\nmethods: [hxe]", "expected letters"),
+        ("name: x\nname: y", "line 2 is not YAML: the key 'name' stands twice"),
+        ("name: [x", "is not YAML"),
+        ("- a", "expected name, datasets"),
+        ("name: x\nmethods: [hxe]", "has no datasets"),
+    ],
+)  # fmt: skip
+def test_wrong_files_are_told_in_one_sentence(tmp_path, text, says):
+    file = tmp_path / "study.yaml"
+    file.write_text(text)
+    with pytest.raises(CkfrError, match=says) as caught:
+        load_study(file)
+    assert "\n" not in str(caught.value)
+    assert cli.main(["study", str(file)]) == 2
+
+
+def test_what_a_file_says_is_what_is_run(tmp_path):
+    file = tmp_path / "study.yaml"
+    file.write_text(
+        "name: x\ndatasets: [{name: tiny-imagenet, root: there.zip}]\nlr: [1e-3, 0.1]\nseeds: [3, 5]\n"
+        "methods: {ckfr: {alpha: [5, 20], measure: [path, wu_palmer]}, proxy-anchor: }\n"
+    )
+    study = load_study(file)
+    assert study.rates == (1e-3, 0.1)  # 1e-3 is a text in YAML 1.1
+    assert study.datasets[0].root == str(tmp_path / "there.zip")
+    assert study.grid("cross-entropy") == [{}]
+    assert [(p["alpha"], p["ell"], p["measure"]) for p in study.grid("ckfr")] == [
+        (5, 1.2, "path"), (5, 1.2, "wu_palmer"), (20, 1.2, "path"), (20, 1.2, "wu_palmer"),
+    ]  # fmt: skip
+    with pytest.raises(CkfrError, match="cannot be read"):
+        load_study(tmp_path / "none.yaml")
+
+
+def test_the_studies_of_this_project_are_well_formed():
+    files = sorted((Path(__file__).parents[1] / "studies").glob("*.yaml"))
+    assert {file.stem for file in files} >= {"photos_grid", "tiny_imagenet_100"}
+    for file in files:
+        study = load_study(file)
+        assert study.name == file.stem
+        assert len(study.grid("ckfr")) == 9
