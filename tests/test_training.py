@@ -333,18 +333,3 @@ def test_the_command_line_trains_and_evaluates(tmp_path, capsys):
     assert "top1" in capsys.readouterr().out
     assert cli.main(["evaluate", str(tmp_path / "run"), "--json", "--quiet"]) == 0
     assert 0 <= json.loads(capsys.readouterr().out)["top1"] <= 1
-
-
-def test_gathering_two_processes_gives_the_step_of_one(tmp_path):
-    """Two gloo processes with half the batch each: loss and gradients of one process with all of it."""
-    import subprocess
-    import sys
-    from pathlib import Path
-
-    script = Path(__file__).parent / "two_processes.py"
-    subprocess.run([sys.executable, str(script), str(tmp_path)], check=True, timeout=240)
-    one, two = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("one", "two"))
-    assert one["metric"] > 0
-    torch.testing.assert_close(two["metric"], one["metric"], rtol=1e-5, atol=1e-7)
-    for name, gradient in one["gradients"].items():
-        torch.testing.assert_close(two["gradients"][name], gradient, rtol=1e-5, atol=1e-7)

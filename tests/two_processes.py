@@ -1,4 +1,4 @@
-"""Run by test_training: the gradients of one step, from one process and from two, saved for comparison."""
+"""Run by test_distributed: sums and gradients of one step, from one process and from two, for comparison."""
 
 import sys
 from pathlib import Path
@@ -8,39 +8,44 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from ckfr_helpers.losses import AlignedTripletLoss
-from ckfr_helpers.training.gather import gather_batch
+from ckfr_helpers.models import Classifier
+from ckfr_helpers.training.step import LogitsAndLatents, gradients
+
+SIZE = 16
 
 
-class Net(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = nn.Sequential(nn.Linear(6, 12), nn.Tanh(), nn.Linear(12, 5))
-        self.classifier = nn.Linear(5, 3)
-
-    def forward(self, x):
-        latents = self.body(x)
-        return self.classifier(latents), latents
-
-
-def step(fabric: Fabric, out: str, name: str) -> None:
+def build() -> Classifier:
+    """Every kind of weight but batch norm, which sees each process's own pictures."""
     torch.manual_seed(0)
-    torch.set_num_threads(1)
-    model = Net()
-    inputs, labels = torch.randn(16, 6), torch.arange(16) % 3
-    distances = torch.tensor([[0.0, 1, 3], [1, 0, 3], [3, 3, 0]])
-    network = fabric.setup(model)
-    mine = slice(
-        fabric.global_rank * 16 // fabric.world_size, (fabric.global_rank + 1) * 16 // fabric.world_size
+    stages = nn.Sequential(
+        nn.Sequential(nn.Conv2d(3, 6, 3), nn.Tanh()), nn.Sequential(nn.Conv2d(6, 6, 3), nn.Tanh())
     )
-    logits, latents = network(inputs[mine])
-    metric = AlignedTripletLoss(20, 1.2, distances)(*gather_batch(fabric, latents, labels[mine]))
-    fabric.backward(nn.functional.cross_entropy(logits, labels[mine]) + metric)
-    if fabric.is_global_zero:
-        gradients = {key: p.grad.clone() for key, p in model.named_parameters()}
-        torch.save({"metric": metric.detach(), "gradients": gradients}, Path(out) / f"{name}.pt")
+    neck = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(1), nn.Linear(24, 5), nn.LayerNorm(5))
+    return Classifier(stages, neck, nn.Linear(5, 3), name="small")
+
+
+def step(fabric: Fabric, out: str, name: str, parts: int, checkpointed: bool) -> None:
+    torch.set_num_threads(1)
+    model = build()
+    generator = torch.Generator().manual_seed(1)
+    inputs, labels = torch.randn(SIZE, 3, 8, 8, generator=generator), torch.arange(SIZE) % 3
+    distances = torch.tensor([[0.0, 1, 3], [1, 0, 3], [3, 3, 0]])
+    network = fabric.setup(LogitsAndLatents(model, grad_checkpointing=checkpointed))
+    share = SIZE // fabric.world_size
+    mine = slice(fabric.global_rank * share, (fabric.global_rank + 1) * share)
+    loss = AlignedTripletLoss(20, 1.2, distances)
+    sums = gradients(fabric, network, loss, inputs[mine], labels[mine], parts=parts)
+    grads = {key: p.grad.clone() for key, p in model.named_parameters()}
+    torch.save({"sums": sums, "gradients": grads}, Path(out) / f"{name}-{fabric.global_rank}.pt")
+
+
+def every_form(fabric: Fabric, out: str, name: str) -> None:
+    step(fabric, out, f"{name}-plain", 1, False)
+    step(fabric, out, f"{name}-parts", 4, False)
+    step(fabric, out, f"{name}-checkpointed", 1, True)
 
 
 if __name__ == "__main__":
-    step(Fabric(accelerator="cpu", devices=1), sys.argv[1], "one")
-    pair = Fabric(accelerator="cpu", devices=2, strategy="ddp_spawn")
-    pair.launch(step, sys.argv[1], "two")
+    # Forked, so that nothing is imported three times.
+    Fabric(accelerator="cpu", devices=2, strategy="ddp_fork").launch(every_form, sys.argv[1], "two")
+    every_form(Fabric(accelerator="cpu", devices=1), sys.argv[1], "one")

@@ -1,11 +1,15 @@
 """The one thing several processes must share for this loss: the whole batch's latents."""
 
+import warnings
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+# Said to Fabric's authors, not to whoever trains; it would stand in the output of every run.
+warnings.filterwarnings("ignore", message=r".*all_gather is deprecated", module=r"lightning_fabric\..*")
 
 
 def gather_batch(fabric: "Fabric", latents: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
