@@ -145,11 +145,11 @@ def _config(options: argparse.Namespace) -> Any:
 
 def _data_that_is_there(root: str | None) -> str:
     """The original demo's data set where its folder is; else the embedded photos, said aloud."""
-    from ckfr_helpers.datasets.mini_imagenet import CSV_FILES, FOLDER
+    from ckfr_helpers.datasets.mini_imagenet import FOLDER, find_place
     from ckfr_helpers.runtime import data_root
 
     base = Path(root) if root is not None else data_root()
-    if any((place / CSV_FILES[0]).is_file() for place in (base / FOLDER, base)):
+    if find_place(base) is not None:
         return "mini-imagenet"
     if _says():
         print(
@@ -244,9 +244,7 @@ def _add_train(train: argparse.ArgumentParser) -> None:
     add("--epochs", type=int, help="passes over the training split (default: 100)")
     add("--lr", type=float, help="Adam's learning rate (default: 1e-5)")
     add("--batch-size", type=int, help="images a step, over all processes together (default: 32)")
-    add(
-        "--data", help="mini-imagenet (default where it is there), photos, tiny-imagenet, cifar10 or cifar100"
-    )
+    add("--data", help="mini-imagenet (default where it is there), photos, tiny-imagenet, cifar10, …")
     add("--root", help="folder of the data (default: $CKFR_DATA, else data/)")
     add("--background-bias", type=float, help="photos: how often the background betrays the class, 0 to 1")
     add("--option", action="append", default=[], metavar="NAME=VALUE", help="further option of the data set")

@@ -327,7 +327,7 @@ def test_carving_nothing_and_too_much():
     assert len(val) == 0
     with pytest.raises(CkfrError, match="Class 1 has 1 training"):
         carve_validation(labels, 0.1)
-    for fraction in (-0.1, 1, 1.5):
+    for fraction in (-0.1, 1, 1.5, "half", None, True):
         with pytest.raises(CkfrError, match="at least 0 and below 1"):
             carve_validation(labels, fraction)
 
@@ -335,8 +335,8 @@ def test_carving_nothing_and_too_much():
 # -- The registry ------------------------------------------------------------------------------------------
 
 
-def test_names_are_the_five_sources():
-    assert datasets.names() == ("photos", "mini-imagenet", "tiny-imagenet", "cifar10", "cifar100")
+def test_names_are_the_six_sources():
+    assert datasets.names() == ("photos", "mini-imagenet", "tiny-imagenet", "cifar10", "cifar100", "imagenet")
     assert set(datasets.fetchable()) == {*datasets.names(), "wordnet"}
 
 

@@ -34,6 +34,7 @@ _REGISTRY: dict[str, _Entry] = {
     "cifar10": _Entry(f"{_HERE}.cifar:Cifar", f"{_HERE}.cifar_fetch:fetch", {"name": "cifar10"}),
     "cifar100": _Entry(f"{_HERE}.cifar:Cifar", f"{_HERE}.cifar_fetch:fetch", {"name": "cifar100"}),
     "folder": _Entry(f"{_HERE}.folder:PictureFolder", None),
+    "imagenet": _Entry(f"{_HERE}.imagenet:ImageNet", f"{_HERE}.imagenet:fetch"),
     "wordnet": _Entry(None, f"{_HERE}.wordnet_db:fetch"),
 }
 

@@ -8,6 +8,7 @@ pictures only; ``"val"`` is carved out of the training pictures, the same number
 *Learning Multiple Layers of Features from Tiny Images*, 2009. How the files come here: `cifar_fetch`.
 """
 
+import hashlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -106,6 +107,10 @@ class Cifar(ImageSource):
                 f"{layout.title}'s in their usual order: {', '.join(wordnet.class_names(name)[:3])}, …."
             )
         self.hierarchy = Hierarchy.from_wordnet(wordnet.class_list(name))
+
+    def fingerprint(self) -> str:
+        """Changes with any pixel."""
+        return hashlib.sha256(self.images.numpy()).hexdigest()
 
     def __getitem__(self, index: int) -> Example:
         """Picture (3, 32, 32) and its label; CIFAR has neither boxes nor masks."""

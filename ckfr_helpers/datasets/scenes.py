@@ -10,6 +10,7 @@ want the network to do. Someone with biased data only would have no such split; 
 """
 
 import functools
+import hashlib
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ import numpy as np
 import torch
 
 from ckfr_helpers.datasets.backgrounds import FAMILIES, places
-from ckfr_helpers.datasets.base import Example, ImageSource, box_of_mask, check_split
+from ckfr_helpers.datasets.base import Example, ImageSource, box_of_mask, check_number, check_split
 from ckfr_helpers.datasets.photos import Cutout, class_ids, open_cutouts
 from ckfr_helpers.hierarchy import Hierarchy
 from ckfr_helpers.runtime import CkfrError
@@ -74,13 +75,12 @@ class PhotoScenes(ImageSource):
         instances: int | None = None,
     ) -> None:
         self.split = check_split(split)
-        if not 0 <= background_bias <= 1:
-            raise CkfrError(f"background_bias is {background_bias}; expected a probability from 0 to 1.")
-        if size < 32 or seed < 0 or (scenes is not None and scenes < 1) or (instances or 1) < 1:
-            raise CkfrError(
-                "Scenes need size >= 32, seed >= 0, scenes >= 1 and instances >= 1; got "
-                f"size={size}, seed={seed}, scenes={scenes}, instances={instances}."
-            )
+        check_number("background_bias", background_bias, 0, 1)
+        check_number("size", size, 32, whole=True)
+        check_number("seed", seed, 0, whole=True)
+        for option, value in (("scenes", scenes), ("instances", instances)):
+            if value is not None:
+                check_number(option, value, 1, whole=True)
         if cutouts is not None and hierarchy is None:
             raise CkfrError("Cut-outs of your own need a hierarchy that names their classes.")
         if cutouts is None:
@@ -97,6 +97,11 @@ class PhotoScenes(ImageSource):
         for one, members in enumerate(self._by_class):
             if not members:
                 raise CkfrError(f"Class {self.hierarchy.names[one]!r} has no photograph in split {split}.")
+        content = hashlib.sha256()
+        for cutout in cutouts:
+            content.update(repr((cutout.name, cutout.label, cutout.pixels.shape)).encode())
+            content.update(np.ascontiguousarray(cutout.pixels).tobytes())
+        self._content = content.hexdigest()
         self._stickers = [Sticker(cutout.pixels, size) for cutout in cutouts]
         self.labels = np.arange(scenes or count * SCENES_PER_CLASS[self.split], dtype=np.int64) % count
         self.usual = usual_families(count, seed)
@@ -106,6 +111,14 @@ class PhotoScenes(ImageSource):
     def _places(self) -> np.ndarray:
         # Looked up, not kept: a worker that is spawned should map the file, not receive a copy of it.
         return places(self.split, round(1.6 * self.size), self.instances)
+
+    def fingerprint(self) -> str:
+        """Changes with the cut-outs, any option, and the code that paints and composes."""
+        options = (self.split, self.size, len(self), self.seed, self.background_bias, self.instances)
+        digest = hashlib.sha256(repr((*options, self.usual, self._content, cv2.__version__)).encode())
+        for part in ("scenes", "backgrounds", "painters", "noise"):
+            digest.update((Path(__file__).parent / f"{part}.py").read_bytes())
+        return digest.hexdigest()
 
     def photo_of(self, index: int) -> int:
         """Index into ``photos`` of the photograph in a scene; the unit for a bootstrap over photographs."""

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ckfr_helpers.datasets.base import check_number
 from ckfr_helpers.runtime import CkfrError
 
 
@@ -23,8 +24,8 @@ def carve_validation(labels: np.ndarray, fraction: float, seed: int = 0) -> tupl
     Raises:
         CkfrError: if the fraction is out of range or a class is too small to give and to keep one.
     """
-    if not 0 <= fraction < 1:
-        raise CkfrError(f"val_fraction is {fraction}; expected at least 0 and below 1.")
+    check_number("val_fraction", fraction, 0, 1, below=True)
+    check_number("seed", seed, 0, 2**32 - 1, whole=True)
     labels = np.asarray(labels)
     if fraction == 0:
         return np.arange(len(labels)), np.empty(0, dtype=np.int64)

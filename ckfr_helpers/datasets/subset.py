@@ -1,5 +1,6 @@
 """Part of a source, e.g. as many examples of each class as a laptop has time for."""
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,6 +27,10 @@ class Part(ImageSource):
             raise CkfrError(f"A part's indices must lie within 0 to {len(source) - 1}.")
         self.name, self.split, self.hierarchy = source.name, source.split, source.hierarchy
         self.labels = source.labels[self.indices]
+
+    def fingerprint(self) -> str:
+        """Changes with the whole's, and with the choice."""
+        return hashlib.sha256(self.source.fingerprint().encode() + self.indices.tobytes()).hexdigest()
 
     def __getitem__(self, index: int) -> Example:
         return self.source[int(self.indices[index])]

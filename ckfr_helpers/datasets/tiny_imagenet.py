@@ -9,6 +9,7 @@ reports and is our ``"test"``. Our ``"val"`` is carved out of the training pictu
 ImageNet Visual Recognition Challenge*, Stanford CS231n, 2015.
 """
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +117,11 @@ class TinyImageNet(ImageSource):
                     f"{len(names)} picture(s), first {min(names)}, {problem} {self._tree.place}/{folder}; "
                     "the copy is incomplete."
                 )
+
+    def fingerprint(self) -> str:
+        """Changes with the choice of pictures, their files and their boxes."""
+        boxes = hashlib.sha256(self._boxes.tobytes()).hexdigest()
+        return f"{self._tree.fingerprint(self._files)}-{boxes}"
 
     def __getitem__(self, index: int) -> Example:
         """Picture (3, 64, 64), its label, and its one box (1, 4)."""

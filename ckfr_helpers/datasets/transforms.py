@@ -143,6 +143,20 @@ def make_transform(
     return (train_form if train else eval_form)(size, mean, std)
 
 
+def stored_side(name: str, size: int) -> int:
+    """The side to which pictures may be stretched and stored without changing a pipeline's evaluation.
+
+    Args:
+        name: as for `make_transform`.
+        size: side of its result in pixels.
+
+    Raises:
+        CkfrError: if there is no such pipeline.
+    """
+    make_transform(name, train=False, size=size)  # complains of what is wrong
+    return _before_crop(size) if name == "original" else size
+
+
 def _check_size(size: int) -> int:
     if size < 1:
         raise CkfrError(f"A picture's size must be a positive number of pixels; got {size}.")

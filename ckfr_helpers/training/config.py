@@ -43,6 +43,8 @@ class TrainConfig:
         batch_size: images a step, over all processes together (demo: 32).
         transform: pixel pipeline, "original" or "light".
         size: side of the input images in pixels.
+        cache: read pictures decoded and stretched to `transforms.stored_side` from a memory-mapped file,
+            built once; evaluation sees the same pixels, random crops choose from the stretched picture.
         normalise: subtract the weights' mean and divide by their deviation (the demo does not).
         seed: seeds initialisation, order, augmentation and dropout.
         precision: Lightning Fabric's name: "32-true", "16-mixed" or "bf16-mixed".
@@ -79,6 +81,7 @@ class TrainConfig:
     batch_size: int = 32
     transform: str = "original"
     size: int = 224
+    cache: bool = False
     normalise: bool = False
     seed: int = 0
     precision: str = "32-true"

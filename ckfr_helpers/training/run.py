@@ -15,7 +15,8 @@ from tqdm.auto import tqdm
 from ckfr_helpers import baselines, datasets
 from ckfr_helpers.datasets.base import ImageSource
 from ckfr_helpers.datasets.loading import TransformedView, make_loader
-from ckfr_helpers.datasets.transforms import make_transform
+from ckfr_helpers.datasets.memory_map import cached
+from ckfr_helpers.datasets.transforms import make_transform, stored_side
 from ckfr_helpers.hierarchy import Hierarchy
 from ckfr_helpers.models import Classifier, build_model, default_model_name
 from ckfr_helpers.pseudo_distances import load_pseudo_distances
@@ -172,9 +173,12 @@ def make_fabric(config: TrainConfig) -> Fabric:
 
 
 def open_split(config: TrainConfig, split: str) -> ImageSource:
-    """The config's image source for one split."""
+    """The config's image source for one split, through the memory-mapped cache if it says so."""
     root = Path(config.root) if config.root is not None else None
-    return datasets.open_source(config.data, split, root=root, **config.data_options)
+    source = datasets.open_source(config.data, split, root=root, **config.data_options)
+    if not config.cache:
+        return source
+    return cached(source, stored_side(config.transform, config.size), workers=config.workers)
 
 
 def make_model(config: TrainConfig, num_classes: int) -> Classifier:
