@@ -229,6 +229,16 @@ def test_a_compiled_step_gives_the_same_numbers():
     assert_same(compiled, plain)
 
 
+@pytest.mark.slow
+def test_a_missing_compiler_is_said_in_one_sentence(tmp_path):
+    import torch._inductor.config as inductor
+
+    changes = {"cpp.cxx": ("no-such-compiler",), "force_disable_caches": True}
+    with inductor.patch(changes), pytest.raises(CkfrError, match=r"torch\.compile failed here") as caught:
+        run(model=Small(), compile=True)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_batch_cannot_be_cut_into_more_parts_than_it_has_pictures():
     with pytest.raises(CkfrError, match="cannot be cut into 13 parts"):
         one_step(build(), parts=13)
@@ -242,10 +252,10 @@ def test_grad_checkpointing_wants_a_model_in_stages():
 # -- whole runs ----------------------------------------------------------------------------------------------
 
 
-def run(out=None, epochs=3, loss=None, **flags):
+def run(out=None, epochs=3, loss=None, model=None, **flags):
     data = CachedFeatures(*batch(48), torch.arange(48))
     config = TrainConfig(epochs=epochs, lr=1e-2, batch_size=12, accelerator="cpu", **flags)
-    model = build()
+    model = model or build()
     loss = loss or AlignedTripletLoss(5, 1.2, 0.1 * TREE)
     loaders = data.loader(12, True), data.loader(12, False)
     return model, fit(model, loss, *loaders, config, out=out, progress=False)

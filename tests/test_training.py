@@ -291,6 +291,11 @@ def test_scores_agree_with_scikit_learn_and_crm_by_hand():
             "cifar10 has no option 'background_bias'",
         ),
         (["train", "--data", "colours", "--precision", "64-true"], "precision is '64-true'"),
+        (["train", "--data", "colours", "--accumulate", "0"], "accumulate is 0; expected at least 1"),
+        (
+            ["train", "--data", "colours", "--batch-size", "4", "--accumulate", "5"],
+            "each process has 4 images a step",
+        ),
         (["fetch", "nothing"], "no data set 'nothing'"),
     ],
 )
@@ -328,8 +333,11 @@ def test_the_command_line_trains_and_evaluates(tmp_path, capsys):
         "--batch-size",
         "24",
     ]
+    more += ["--grad-checkpointing", "--channels-last", "--accumulate", "2", "--save-every", "1"]
     where = ["--out", str(tmp_path / "run"), "--quiet"]
     assert cli.main(["train", "--data", "colours", "--option", "per_class=12", *flags, *more, *where]) == 0
+    written = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (written["accumulate"], written["grad_checkpointing"], written["save_every"]) == (2, True, 1)
     assert "top1" in capsys.readouterr().out
     assert cli.main(["evaluate", str(tmp_path / "run"), "--json", "--quiet"]) == 0
     assert 0 <= json.loads(capsys.readouterr().out)["top1"] <= 1

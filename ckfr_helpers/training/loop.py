@@ -26,7 +26,7 @@ from ckfr_helpers.training.checkpoints import load_checkpoint, save_checkpoint
 from ckfr_helpers.training.config import TrainConfig
 from ckfr_helpers.training.evaluation import predict
 from ckfr_helpers.training.processes import agreed, stop_signals
-from ckfr_helpers.training.step import LogitsAndLatents, gradients
+from ckfr_helpers.training.step import LogitsAndLatents, compiler_errors_named, gradients
 
 SAVE_EVERY_SECONDS = 600  # a killed process loses at most this much
 
@@ -173,7 +173,8 @@ def _step(
     # Seeding every step makes dropout a function of (seed, epoch, step): no generator state has to be saved,
     # and a resumed run draws what the undisturbed one would have drawn.
     seed = (config.seed, state["epoch"], state["step"], fabric.global_rank)
-    sums = gradients(fabric, network, loss, inputs, labels, parts=config.accumulate, seed=seed)
+    with compiler_errors_named():
+        sums = gradients(fabric, network, loss, inputs, labels, parts=config.accumulate, seed=seed)
     optimizer.step()
     optimizer.zero_grad()
     state["step"] += 1

@@ -89,18 +89,19 @@ def lost_peers_named(world_size: int) -> Iterator[None]:
 def first_to_report() -> bool:
     """Whether an error in this process is news: true once a run, so that N processes print one sentence.
 
-    Under torchrun its own store counts the reports; without it every process but the first keeps quiet.
+    The store through which the processes found each other counts the reports. Under torchrun it is the
+    agent's and outlives them all; else it is the first process's, which has spoken if it is gone.
     """
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
+    if "MASTER_PORT" not in os.environ:
         return process_number() == 0
     try:
         store = torch.distributed.TCPStore(
-            os.environ["MASTER_ADDR"],
+            os.environ.get("MASTER_ADDR", "127.0.0.1"),
             int(os.environ["MASTER_PORT"]),
             is_master=False,
             timeout=timedelta(seconds=5),
         )
-        restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        return store.add(f"ckfr/reported/{os.environ['TORCHELASTIC_RUN_ID']}/{restart}", 1) == 1
-    except (RuntimeError, KeyError, ValueError):  # the store has gone with its host: better twice than never
-        return True
+        run = (os.environ.get(f"TORCHELASTIC_{name}", "") for name in ("RUN_ID", "RESTART_COUNT"))
+        return store.add("/".join(["ckfr", "reported", *run]), 1) == 1
+    except (RuntimeError, ValueError):
+        return process_number() == 0

@@ -206,6 +206,25 @@ def _in_parts(
     return entropy, metric, correct
 
 
+@contextlib.contextmanager
+def compiler_errors_named() -> Iterator[None]:
+    """Say in one sentence that ``torch.compile`` failed, which it does at the first step, in pages.
+
+    Raises:
+        CkfrError: in place of the compiler's error.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason given")
+        raise CkfrError(
+            f"torch.compile failed here ({reason[:200]}); train without compile, or install a C++ compiler "
+            "(on a CPU) or Triton (on a GPU)."
+        ) from error
+
+
 def _seed(seed: Sequence[int] | None, part: int) -> None:
     if seed is not None:
         torch.manual_seed(mix_seed(*seed, *([part] if part else [])))
