@@ -1,5 +1,6 @@
 """The memory-mapped cache: the same pictures, boxes and masks, never stale, never half, from any process."""
 
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -322,6 +323,38 @@ def test_scenes_are_cached_by_their_options(tmp_path):
     box, mask = copy[3].boxes[0], copy[3].mask
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     assert np.allclose(box, [columns[0], rows[0], columns[-1], rows[-1]], atol=1)
+
+
+def test_training_reads_through_the_cache_if_asked(tmp_path, monkeypatch):
+    from ckfr_helpers.training.config import TrainConfig
+    from ckfr_helpers.training.run import open_split
+
+    write_mini(tmp_path)
+    monkeypatch.setenv("CKFR_DATA", str(tmp_path))
+    config = TrainConfig(data="mini-imagenet", size=14, workers=0)
+    plain = open_split(config, "test")
+    copy = open_split(dataclasses.replace(config, cache=True), "test")
+    assert copy.size == 16
+    assert copy.folder.parent == tmp_path / "cache"
+    assert np.array_equal(copy.labels, plain.labels)
+    transform = make_transform("original", train=False, size=14)
+    assert torch.equal(transform(copy[200].image), transform(plain[200].image))
+    # Crops of training are other crops, so one kind of run cannot continue the other.
+    assert "cache is" in config.difference(dataclasses.replace(config, cache=True))
+
+
+def test_a_folder_of_ones_own_has_a_fingerprint(tmp_path):
+    for part in ("train", "test"):
+        for wnid in ("n02129165", "n02129604"):
+            (tmp_path / part / wnid).mkdir(parents=True)
+            for number in range(3):
+                Image.new("RGB", (9, 9), (number, 0, 0)).save(tmp_path / part / wnid / f"{number}.png")
+    first = datasets.open_source("folder", "test", root=tmp_path).fingerprint()
+    (tmp_path / "boxes.csv").write_text("file,x0,y0,x1,y1\ntest/n02129165/0.png,0,0,3,3\n")
+    source = datasets.open_source("folder", "test", root=tmp_path)
+    assert source.fingerprint() != first
+    assert get(source, tmp_path / "cache")[0].boxes is not None
+    assert get(source, tmp_path / "cache")[1].boxes is None
 
 
 def test_a_source_that_cannot_tell_its_state_is_refused(tmp_path):

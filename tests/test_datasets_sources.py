@@ -335,9 +335,10 @@ def test_carving_nothing_and_too_much():
 # -- The registry ------------------------------------------------------------------------------------------
 
 
-def test_names_are_the_six_sources():
-    assert datasets.names() == ("photos", "mini-imagenet", "tiny-imagenet", "cifar10", "cifar100", "imagenet")
-    assert set(datasets.fetchable()) == {*datasets.names(), "wordnet"}
+def test_the_names_of_sources_and_of_what_can_be_fetched():
+    fetched = ("photos", "mini-imagenet", "tiny-imagenet", "cifar10", "cifar100", "imagenet")
+    assert set(datasets.names()) == {*fetched, "folder"}
+    assert set(datasets.fetchable()) == {*fetched, "wordnet"}
 
 
 def test_unknown_names_list_the_known_ones(tmp_path):

@@ -8,6 +8,7 @@
 """
 
 import csv
+import hashlib
 import re
 from pathlib import Path
 
@@ -74,6 +75,11 @@ class PictureFolder(ImageSource):
             rows, labels = [rows[i] for i in keep], labels[keep]
         self._files, self.labels = [name for name, _ in rows], labels
         self._boxes = self._read_boxes()
+
+    def fingerprint(self) -> str:
+        """Changes with the choice of pictures, their files and their boxes."""
+        boxes = hashlib.sha256(repr(sorted(self._boxes.items())).encode()).hexdigest()
+        return f"{self._tree.fingerprint(self._files)}-{boxes}"
 
     def __getitem__(self, index: int) -> Example:
         """Picture (3, H, W) in its own size, label, and its boxes (n, 4) where boxes.csv has some."""

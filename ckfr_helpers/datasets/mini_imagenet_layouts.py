@@ -170,7 +170,9 @@ class PickleLayout(Layout):
     def _rows(self) -> tuple[list[str], list[str]]:
         names: list[str] = []
         wnids: list[str] = []
-        pixels: list[np.ndarray] = []
+        places: list[tuple[int, int]] = []
+        # Tensors, since workers that are spawned receive them as shared memory and not as copies.
+        self._pixels: list[torch.Tensor] = []  # each (n, H, W, 3)
         digest = hashlib.sha256()
         for choices in PICKLES:
             path = next((self.place / name for name in choices if (self.place / name).is_file()), None)
@@ -181,22 +183,25 @@ class PickleLayout(Layout):
             images, rows = _read_pickle(path)
             digest.update(repr((path.name, path.stat().st_size, path.stat().st_mtime_ns)).encode())
             for wnid, members in rows.items():
-                pixels.append(images[members])
+                places += [(len(self._pixels), member) for member in members]
                 names += [f"{path.name}[{member}]" for member in members]
                 wnids += [wnid] * len(members)
-        if len({part.shape[1:] for part in pixels}) != 1:
-            raise CkfrError(f"The pickles in {self.place} hold pictures of several sizes; expected one.")
+            self._pixels.append(torch.from_numpy(images if images.flags.writeable else images.copy()))
+        self._places = np.array(places)  # (N, 2), which pickle and which row of it
         self._digest = digest.hexdigest()
-        # A tensor, since workers that are spawned receive it as shared memory and not as a copy.
-        self._pixels = torch.from_numpy(np.concatenate(pixels))  # (N, H, W, 3)
         return names, wnids
 
     def keep(self, positions: Sequence[int] | np.ndarray) -> None:
         super().keep(positions)
-        self._pixels = self._pixels[torch.as_tensor(np.asarray(positions))]
+        self._places = self._places[positions]
+        for part, pixels in enumerate(self._pixels):  # one after the other, to hold each only once
+            own = self._places[:, 0] == part
+            self._pixels[part] = pixels[torch.from_numpy(self._places[own, 1])]
+            self._places[own, 1] = np.arange(own.sum())
 
     def image(self, position: int) -> Tensor:
-        return self._pixels[position].permute(2, 0, 1).contiguous()
+        part, row = self._places[position]
+        return self._pixels[part][int(row)].permute(2, 0, 1).contiguous()
 
     def fingerprint(self) -> str:
         return hashlib.sha256(repr((self._digest, self.names)).encode()).hexdigest()

@@ -24,5 +24,9 @@ class OnBackground(ImageSource):
         self.name, self.split, self.hierarchy = scenes.name, scenes.split, scenes.hierarchy
         self.labels = scenes.labels
 
+    def fingerprint(self) -> str:
+        """Changes with the scenes, and with the background."""
+        return f"{self.scenes.fingerprint()}-{self.background}"
+
     def __getitem__(self, index: int) -> Example:
         return self.scenes.scene(index, self.background)
