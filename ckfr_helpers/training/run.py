@@ -131,7 +131,7 @@ def evaluate(folder: Path, split: str = "test", *, progress: bool = True) -> dic
     source = open_split(config, split)
     # The evaluation transform and order on every split, the training split too.
     loader = split_loader(config, source, run.model, fabric, train=False)
-    if progress:
+    if progress and fabric.is_global_zero:
         loader = tqdm(loader, desc=split, leave=False)
     return score(predict(run.model.to(fabric.device), loader, fabric), knowledge_distances(config, source))
 
