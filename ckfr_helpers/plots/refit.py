@@ -177,7 +177,8 @@ def _map(
 ) -> float:
     points, means, share = plane(fit.latents, labels, distances)
     colours = branch_colours(hierarchy)
-    axis.scatter(*points.T, c=colours[labels], s=7 if names else 4, alpha=0.3, lw=0, zorder=2)
+    if names:  # in small maps the specks would only add weight
+        axis.scatter(*points.T, c=colours[labels], s=7, alpha=0.3, lw=0, zorder=2)
     if before is not None:
         _, old, _ = plane(before.latents, labels, distances)
         for there, here in zip(old, means, strict=True):

@@ -83,7 +83,7 @@ def refit_panel(frozen: FrozenLatents, **settings: Any) -> Panel:
             f"{GRID_ALPHAS[-1]} and ell downwards from {GRID_ELLS[0]} to {GRID_ELLS[-1]}; with alpha the "
             "large branches of the tree draw apart."
         )
-        picture = png(refit_plots.refit_grid(grid, frozen.held_out_labels, frozen.hierarchy))
+        picture = png(refit_plots.refit_grid(grid, frozen.held_out_labels, frozen.hierarchy), dpi=80)
         return View(picture, "\n".join(lines), alt)
 
     wide = {"description_width": "45px"}
