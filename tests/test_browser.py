@@ -1,6 +1,5 @@
 """Panels as a reader meets them: JupyterLab in Chromium, sliders moved by mouse and by keyboard."""
 
-import re
 import sys
 import time
 from pathlib import Path
@@ -27,7 +26,7 @@ pytestmark = [
 ]
 
 
-def until(condition, what: str, seconds: float = 120) -> None:
+def until(condition, what: str, seconds: float = 300) -> None:
     """Wait for a condition, and fail with a sentence."""
     end = time.monotonic() + seconds
     while not condition():
@@ -35,9 +34,10 @@ def until(condition, what: str, seconds: float = 120) -> None:
         time.sleep(0.05)
 
 
-def settled(panel: lab_panel.OpenPanel) -> bool:
-    """The page shows what the kernel's panel holds, and the panel computes nothing more."""
-    return panel.numbers == panel.evaluate("(panel.wait(), panel.view.numbers)[1]")
+def settled(panel: lab_panel.OpenPanel, control: str) -> bool:
+    """The kernel knows of the newest move, computes nothing more, and the page shows what it found."""
+    numbers = panel.evaluate("(panel.wait(), panel.view.numbers)[1]")
+    return panel.numbers == numbers and float(panel.readout(control)) == value(panel, control)
 
 
 def first_line(text: str) -> str:
@@ -63,12 +63,10 @@ def value(panel: lab_panel.OpenPanel, control: str) -> float:
 def check_moved(panel: lab_panel.OpenPanel, control: str, picture: str, numbers: str, before: float) -> None:
     """Another picture, and the numbers of the new value as the computing function gives them."""
     until(lambda: panel.picture != picture, "a new picture")
-    until(lambda: settled(panel), "the panel to come to rest")
+    until(lambda: settled(panel, control), "the panel at rest")
     assert value(panel, control) != before
-    assert panel.readout(control) == f"{value(panel, control):g}"
     assert panel.numbers != numbers
     assert first_line(panel.numbers) == own_numbers(panel)
-    assert re.search(rf"{control} {value(panel, control):g}\b", panel.numbers)
 
 
 @pytest.mark.parametrize(("number", "control"), PANELS)

@@ -7,6 +7,7 @@ a reader would. JupyterLab, its settings and its kernel live in a temporary fold
 import ast
 import contextlib
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -28,6 +29,7 @@ from playwright.sync_api import Locator, Page, sync_playwright
 ROOT = Path(__file__).resolve().parents[1]
 TAG = "panel"
 PATIENCE = 300  # seconds for JupyterLab and the first cells; a busy machine takes long
+FLAGS = ["--no-sandbox", "--disable-dev-shm-usage"]  # as root, and in containers with a small /dev/shm
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -79,17 +81,18 @@ class OpenPanel:
         """The text under the picture."""
         return self.root.locator("[role=status]").text_content(timeout=1000 * PATIENCE) or ""
 
+    def slider(self, control: str) -> Locator:
+        """The whole slider with this label."""
+        label = self.page.locator(".widget-label", has_text=re.compile(rf"^\s*{re.escape(control)}\s*$"))
+        return self.root.locator(".widget-inline-hbox").filter(has=label)
+
     def handle(self, control: str) -> Locator:
-        """The thing that is dragged, of the slider with this label."""
-        label = self.page.locator(".widget-label", has_text=control)
-        box = self.root.locator(".widget-inline-hbox").filter(has=label)
-        return box.locator(".noUi-handle")
+        """The part of a slider that is dragged."""
+        return self.slider(control).locator(".noUi-handle")
 
     def readout(self, control: str) -> str:
-        """What stands beside the slider with this label."""
-        label = self.page.locator(".widget-label", has_text=control)
-        box = self.root.locator(".widget-inline-hbox").filter(has=label)
-        return (box.locator(".widget-readout").text_content() or "").strip()
+        """What stands beside a slider."""
+        return (self.slider(control).locator(".widget-readout").text_content() or "").strip()
 
     def drag(self, control: str, share: float) -> None:
         """Drag a slider with the mouse to a share of its length, from 0 (left) to 1, and let go."""
@@ -137,11 +140,17 @@ def open_panel(book: Path, width: int = 1100, height: int = 900) -> Iterator[Ope
         copy.parent.mkdir()
         nbformat.write(reduced(book), copy)
         with _lab(home) as address, sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
+            browser = playwright.chromium.launch(executable_path=browser_path, args=FLAGS)
             page = browser.new_page(viewport={"width": width, "height": height})
             page.set_default_timeout(1000 * PATIENCE)
             page.goto(address.format(path=f"lab/tree/{copy.name}"))
             page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
+            _wait_for(
+                address.format(path="api/sessions"),
+                "the kernel",
+                home / "lab.log",
+                '"execution_state": "idle"',
+            )
             page.get_by_role("menuitem", name="Run", exact=True).click()
             page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
             root = page.locator(".ckfr-panel")
@@ -187,8 +196,9 @@ def _lab(home: Path) -> Iterator[str]:
         )
         try:
             base = f"http://127.0.0.1:{port}/"
-            _wait_for(f"{base}api/status?token={token}", server, home / "lab.log")
-            yield base + "{path}?token=" + token
+            address = base + "{path}?token=" + token
+            _wait_for(address.format(path="api/status"), "JupyterLab", home / "lab.log", server=server)
+            yield address
         finally:
             server.terminate()  # ends its kernels too
             try:
@@ -198,17 +208,22 @@ def _lab(home: Path) -> Iterator[str]:
                 server.wait()
 
 
-def _wait_for(address: str, server: subprocess.Popen, log: Path) -> None:
+def _wait_for(
+    address: str, what: str, log: Path, answer: str = "", server: subprocess.Popen | None = None
+) -> None:
+    """Ask JupyterLab until it answers, and the answer holds a text."""
     end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
-        if server.poll() is not None:
-            break
+    while time.monotonic() < end and (server is None or server.poll() is None):
         try:
-            with urllib.request.urlopen(address, timeout=10):
-                return
+            with urllib.request.urlopen(address, timeout=30) as reply:
+                if answer in reply.read().decode():
+                    return
         except (urllib.error.URLError, OSError):
-            time.sleep(0.3)
-    raise RuntimeError("JupyterLab did not start:\n" + log.read_text(errors="replace")[-2000:])
+            pass
+        time.sleep(0.3)
+    raise RuntimeError(
+        f"{what} did not come within {PATIENCE} s, or ended:\n" + log.read_text(errors="replace")[-2000:]
+    )
 
 
 def _client(runtime: Path) -> BlockingKernelClient:
