@@ -21,7 +21,7 @@ def scaling_figure(result: Mapping[str, Any]) -> Figure:
 
     Returns:
         Two panels. Dashed: B² log B for time and B² for memory, drawn through the loss's largest batch, so
-        that a measured line which is flatter on its way there grows faster than expected.
+        that a measured line above it on its way there grows more slowly than the order says.
     """
     figure, (time, memory) = plt.subplots(1, 2, figsize=(10, 3.8))
     _panel(time, result["rows"], "seconds", lambda b: b**2 * np.log2(b), "B² log B")
