@@ -193,10 +193,10 @@ def by_bias(
     """How each measure moves with the background bias of the training scenes; bars are 95 % intervals."""
     rows = result["results"]
     places = np.arange(len(rows))
-    figure, axes = subplots(1, len(keys), figsize=(2.6 * len(keys), 3.0))
+    figure, axes = subplots(1, len(keys), figsize=(2.6 * len(keys), 3.0), squeeze=False)
     blind = {"energy": "uniform_energy", "pointing": "random_point", "gt_known_fixed": "centre_gt_known"}
     said = {"energy": "uniform map", "pointing": "random point", "gt_known_fixed": "centre map"}
-    for axis, key in zip(axes, keys, strict=True):
+    for axis, key in zip(axes[0], keys, strict=True):
         for shift, name, colour, label in (
             (-0.06, "baseline", BASELINE, "baseline"), (0.06, "ckfr", OURS, "CKFR")
         ):  # fmt: skip
@@ -211,7 +211,7 @@ def by_bias(
         axis.set_xticks(places, [row["condition"].removeprefix("bias ") for row in rows])
         axis.set(title=SHORT.get(key, NAMES[key]), xlabel="background bias", xlim=(-0.3, len(rows) - 0.7))
         axis.margins(y=0.15)
-    axes[0].legend()
+    axes[0, 0].legend()
     return figure
 
 
@@ -220,8 +220,10 @@ def differences(results: Mapping[str, Mapping[str, Any]], keys: Sequence[str]) -
     lines = [
         (f"{name}\n{row['condition']}", row) for name, result in results.items() for row in result["results"]
     ]
-    figure, axes = subplots(1, len(keys), figsize=(2.2 * len(keys), 0.7 * len(lines) + 1.5), sharey=True)
-    for axis, key in zip(axes, keys, strict=True):
+    figure, axes = subplots(
+        1, len(keys), figsize=(2.2 * len(keys), 0.7 * len(lines) + 1.5), sharey=True, squeeze=False
+    )
+    for axis, key in zip(axes[0], keys, strict=True):
         for place, (_, row) in enumerate(lines):
             for found, shift, width in (
                 (row["over_photographs"].get(key, {}).get("difference"), 0.18, 1.2),
@@ -237,7 +239,7 @@ def differences(results: Mapping[str, Mapping[str, Any]], keys: Sequence[str]) -
         axis.set(title=SHORT.get(key, NAMES[key]), xlabel=better)
         axis.xaxis.get_major_locator().set_params(nbins=4)
         axis.margins(x=0.15)
-    axes[0].set(
+    axes[0, 0].set(
         yticks=range(len(lines)), yticklabels=[name for name, _ in lines], ylim=(len(lines) - 0.5, -0.5)
     )
     return figure
@@ -287,9 +289,9 @@ def free_table(results: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
 
 def by_alpha(results: Mapping[str, Mapping[str, Any]], keys: Sequence[str]) -> Figure:
     """Paired difference to the baseline at every alpha tried, with 95 % intervals over seeds."""
-    figure, axes = subplots(1, len(keys), figsize=(2.6 * len(keys), 3.1))
+    figure, axes = subplots(1, len(keys), figsize=(2.6 * len(keys), 3.1), squeeze=False)
     palette = [COLOURS[name] for name in ("sky", "blue", "purple", "orange", "green")]
-    for axis, key in zip(axes, keys, strict=True):
+    for axis, key in zip(axes[0], keys, strict=True):
         lines = [
             (f"{name}, {row['condition']}", row) for name, one in results.items() for row in one["results"]
         ]
@@ -311,8 +313,8 @@ def by_alpha(results: Mapping[str, Mapping[str, Any]], keys: Sequence[str]) -> F
         axis.minorticks_off()
         better = "less is better" if key in LOWER_IS_BETTER else "more is better"
         axis.set(title=SHORT.get(key, NAMES[key]), xlabel=f"alpha ({better})")
-    axes[0].set_ylabel("difference to the baseline")
-    axes[0].legend(fontsize=7)
+    axes[0, 0].set_ylabel("difference to the baseline")
+    axes[0, 0].legend(fontsize=7)
     return figure
 
 
