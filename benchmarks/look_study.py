@@ -7,10 +7,11 @@ Photos: scenes at background bias 0, 0.5 and 0.9, with exact masks, and the same
 on a foreign background. Tiny-ImageNet (here its 100-class cut): real photographs with boxes.
 
 EfficientNet-Lite0 (ImageNet weights) is frozen up to its last block; that block, the last convolution and the
-classifier are trained on cached trunk outputs. The learning rate is chosen for the baseline, alpha for CKFR
-and every score threshold for its own model, on validation; the test split is scored once for each run. The
-official scores, whose threshold is picked on the scored split, stand beside. A run that is stopped goes on
-where it was. Writes benchmarks/results/look_<name>.json, or below runs/ when an option differs from the plan.
+classifier are trained on cached trunk outputs. On validation are chosen: the learning rate for the baseline
+and alpha for CKFR, by their mean over the conditions, and every score threshold for its own model. The test
+split is scored once for each run. The official scores, whose threshold is picked on the scored split, stand
+beside. A run that is stopped goes on where it was. Writes benchmarks/results/look_<name>.json, or below runs/
+when an option differs from the plan.
 """
 
 import argparse
@@ -175,6 +176,11 @@ def mean_val(records: list[dict], condition: str, score: str, **settings: float)
     return float(np.mean(values))
 
 
+def over_conditions(records: list[dict], plan: Plan, score: str, **settings: float) -> float:
+    """Mean over the conditions of the mean validation score."""
+    return float(np.mean([mean_val(records, c, score, **settings) for c in plan.conditions]))
+
+
 def blind(plan: Plan) -> dict[str, float]:
     """What is had without looking: centre map, whole image, uniform energy, a random point."""
     key = cache_key(plan, plan.conditions[0], "test", 0)
@@ -297,9 +303,9 @@ def main() -> None:
         list(tqdm(pool.map(cache_one, wanted), total=len(wanted), desc="caching trunk outputs"))
         start = TailSettings(epochs=plan.epochs)
         tried = run_all([(plan, c, replace(start, lr=lr)) for c in plan.conditions for lr in plan.rates])
-        rates = {
-            c: max(plan.rates, key=lambda lr, c=c: mean_val(tried, c, "top1", lr=lr)) for c in plan.conditions
-        }
+        # One rate and one alpha for all conditions: what moves from one to the next is then the bias alone.
+        rate = max(plan.rates, key=lambda lr: over_conditions(tried, plan, "top1", lr=lr))
+        rates = dict.fromkeys(plan.conditions, rate)
         records = run_all(
             [
                 (plan, c, replace(start, lr=rates[c], alpha=alpha, seed=seed))
@@ -309,10 +315,8 @@ def main() -> None:
             ]
         )
         untrained = run_all([(plan, plan.conditions[0], seed) for seed in seeds])
-    alphas = {
-        c: min(plan.alphas, key=lambda a, c=c: mean_val(records, c, CHOSEN_BY, alpha=a))
-        for c in plan.conditions
-    }
+    chosen = min(plan.alphas, key=lambda alpha: over_conditions(records, plan, CHOSEN_BY, alpha=alpha))
+    alphas = dict.fromkeys(plan.conditions, chosen)
     result = {
         "environment": environment(),
         "plan": asdict(replace(plan, root=None)),
