@@ -1,4 +1,4 @@
-"""The command line: ``ckfr train``, ``ckfr evaluate``, ``ckfr fetch``, ``ckfr demo``.
+"""The command line: ``ckfr train``, ``evaluate``, ``study``, ``fetch``, ``demo``.
 
 Wrong input ends with one sentence on standard error and status 2; Ctrl-C with status 130 once the state is
 saved. Heavy imports wait until a command needs them, so that ``--help`` answers at once.

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from study_cards import Card, answer
 
 from ckfr_helpers import __main__ as cli
 from ckfr_helpers.plots.study import alt_text, grid_of, study_figure
@@ -133,7 +134,13 @@ def record(method: str, seed: int, lr: float, val: float, test: float, alpha: fl
     parameters = {} if alpha is None else {"alpha": alpha, "level": "depth"}
     scores = {"val": {"top1": val, "hdist@1": 1 - val}, "test": {"top1": test, "hdist@1": 1 - test}}
     settings = {"data": {"label": "d"}, "method": method, "parameters": parameters, "lr": lr, "seed": seed}
-    return {"settings": settings, **scores, "test_distance": [0, 2], "name": f"{method}{seed}{lr}{alpha}"}
+    return {
+        "settings": settings,
+        **scores,
+        "test_distance": [0, 2],
+        "test_groups": None,
+        "name": f"{method}{seed}{lr}{alpha}",
+    }
 
 
 def test_a_better_test_score_never_decides():
@@ -148,7 +155,7 @@ def test_a_better_test_score_never_decides():
     records += [record("hxe", s, 0.1, v, t, a) for s in (0, 1) for a, v, t in ((1, 0.7, 0.2), (2, 0.6, 0.99))]
     records += [record("hxe", 0, 0.1, 0.99, 0.99, 3), record("hxe", 1, 0.2, 0.99, 0.99, 3)]
     assert best_rate(study, "d", records) == 0.1
-    found = summarise(study, records, {}, [])["results"]["d"]["methods"]
+    found = summarise(study, records)["results"]["d"]["methods"]
     assert found["hxe"]["chosen"] == {"lr": 0.1, "alpha": 1, "level": "depth"}
     assert found["hxe"]["scores"]["top1"]["mean"]["mean"] == pytest.approx(0.2)
     assert found["cross-entropy"]["scores"]["top1"]["mean"]["mean"] == pytest.approx(0.1)
@@ -159,7 +166,9 @@ def test_scenes_are_told_over_photographs():
                         "methods": {"hxe": {}}})  # fmt: skip
     records = [record("cross-entropy", 0, 1e-3, 0.5, 0.5), record("hxe", 0, 1e-3, 0.5, 0.5, 0.1)]
     records[0]["test_distance"], records[1]["test_distance"] = [0, 0, 3, 3], [0, 0, 0, 0]
-    found = summarise(study, records, {"d": [7, 7, 8, 8]}, [])["results"]["d"]
+    for one in records:
+        one["test_groups"] = [7, 7, 8, 8]
+    found = summarise(study, records)["results"]["d"]
     told = found["methods"]["hxe"]["top1_over_photographs"]
     assert (told["mean"]["mean"], told["difference"]["mean"], told["mean"]["n"]) == (1, 0.5, 2)
     assert found["photographs"] == 2
@@ -167,6 +176,7 @@ def test_scenes_are_told_over_photographs():
 
 def test_a_second_start_computes_nothing_and_a_larger_study_only_what_is_new(copied, monkeypatch):
     root, made, folder = copied
+    shutil.rmtree(folder / "features")  # not needed for what is finished
     worked = []
     tail = study_jobs._tail
     monkeypatch.setattr(study_jobs, "_tail", lambda job: worked.append(job) or tail(job))
@@ -175,6 +185,7 @@ def test_a_second_start_computes_nothing_and_a_larger_study_only_what_is_new(cop
     assert not worked
     assert again.summary["results"] == made.summary["results"]
     assert (folder / "results.csv").read_bytes() == (made.folder / "results.csv").read_bytes()
+    shutil.copytree(made.folder / "features", folder / "features")
     broken, other = sorted(folder.glob("runs/*hxe*.json"))
     broken.write_text(broken.read_text()[:100])  # cut short, as by a full disk
     foreign = json.loads(other.read_text())
@@ -259,20 +270,6 @@ def test_figure_and_its_words(done):
 
 
 # -- Executors ---------------------------------------------------------------------------------------------
-
-
-class Card:
-    """A job for the executors alone."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-
-def answer(card: Card) -> str:
-    """Runs in a worker."""
-    if card.name == "dies":
-        os._exit(1)
-    return f"{card.name} in {os.getpid()}"
 
 
 def test_processes_share_the_work_and_a_dead_one_costs_only_its_own_job(tmp_path):

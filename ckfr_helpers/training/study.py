@@ -22,11 +22,10 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from ckfr_helpers.baselines import BASELINE
-from ckfr_helpers.datasets.base import SPLITS
 from ckfr_helpers.runtime import CkfrError, atomic_path, runs_root
 from ckfr_helpers.training.study_config import Data, Study
 from ckfr_helpers.training.study_executors import compute
-from ckfr_helpers.training.study_jobs import Failure, Features, Job, cache, run
+from ckfr_helpers.training.study_jobs import Failure, Job, cache, run
 from ckfr_helpers.training.study_summary import best_rate, summarise
 
 
@@ -69,29 +68,31 @@ def run_study(
         CkfrError: if submitit is asked for and missing. A run that fails raises nothing; see ``failures``.
     """
     folder = (study_folder(study) if folder is None else Path(folder)).resolve()
-    failures = _cache_all(study, folder, progress)
+    failures: list[Failure] = []
     records: dict[str, dict[str, Any]] = {}
 
     def finish(jobs: list[Job], title: str) -> None:
+        finished = [done for job in jobs if (done := job.finished())]
+        names = {record["name"] for record in finished}
+        left = [job for job in jobs if job.name not in names]
+        failures.extend(_cache(left, study, folder, progress))
         missing = {failure.name for failure in failures}
-        for job in list(jobs):
-            lacking = [part.name for part in job.features().values() if part.name in missing]
+        for job in list(left):
+            lacking = sorted({part.name for part in job.features().values()} & missing)
             if lacking:
-                jobs.remove(job)
+                left.remove(job)
                 failures.append(Failure(job.name, f"its features {lacking[0]} are missing"))
-        for result in _work(run, jobs, study, folder, title, progress):
-            if isinstance(result, Failure):
-                failures.append(result)
-            else:
-                records[result["name"]] = result
+        computed = [] if only_cache else _work(run, left, study, folder, title, progress)
+        failures.extend(result for result in computed if isinstance(result, Failure))
+        made = [result for result in computed if not isinstance(result, Failure)]
+        records.update({record["name"]: record for record in (*finished, *made)})
 
-    if not only_cache:
-        finish(_baseline_jobs(study, folder), "baseline runs")
-        finish(_other_jobs(study, folder, list(records.values())), "runs")
+    finish(_baseline_jobs(study, folder), "baseline runs")
+    finish(_other_jobs(study, folder, list(records.values())), "runs")
     everything = list(records.values())
     result = StudyResult(study, folder, _table(everything), {}, failures)
     if everything:
-        result.summary = summarise(study, everything, _groups(study, folder, everything), failures)
+        result.summary = summarise(study, everything, failures)
         write_results(result, folder / "results.csv", folder / "summary.json")
     return result
 
@@ -121,15 +122,9 @@ def failed(result: StudyResult) -> CkfrError | None:
     )
 
 
-def _cache_all(study: Study, folder: Path, progress: bool) -> list[Failure]:
-    if not study.stage:
-        return []
-    wanted = {
-        part.name: part
-        for data in study.datasets
-        for seed in study.seeds
-        for part in (Features.of(folder, data, study.model, study.stage, split, seed) for split in SPLITS)
-    }
+def _cache(jobs: list[Job], study: Study, folder: Path, progress: bool) -> list[Failure]:
+    """Trunk outputs that these jobs need and nobody has kept yet; those that could not be had."""
+    wanted = {part.name: part for job in jobs for part in job.features().values()}
     missing = [part for part in wanted.values() if not part.path.is_file()]
     results = _work(cache, missing, study, folder, "trunk outputs", progress)
     return [result for result in results if isinstance(result, Failure)]
@@ -138,13 +133,9 @@ def _cache_all(study: Study, folder: Path, progress: bool) -> list[Failure]:
 def _work(
     work: Callable[[Any], Any], jobs: list[Any], study: Study, folder: Path, title: str, progress: bool
 ) -> list[Any]:
-    # Finished ones are read here: no process, and no cluster job, is started for them.
-    results = [] if work is cache else [done for job in jobs if (done := job.finished())]
-    names = {result["name"] for result in results}
-    left = [job for job in jobs if job.name not in names]
-    bar = tqdm(total=len(jobs), initial=len(results), desc=title, disable=not progress, leave=False)
-    with bar:
-        for result in compute(work, left, study.executor, folder / "cluster"):
+    results = []
+    with tqdm(total=len(jobs), desc=title, disable=not progress, leave=False) as bar:
+        for result in compute(work, jobs, study.executor, folder / "cluster"):
             results.append(result)
             bar.update()
             if isinstance(result, Failure) and progress:
@@ -192,6 +183,7 @@ def _table(records: list[dict[str, Any]]) -> pd.DataFrame:
                 "seed": settings["seed"],
                 "best_epoch": record["best_epoch"],
                 "seconds": record["seconds"],
+                "cpu_seconds": record["cpu_seconds"],
                 **{f"val_{name}": value for name, value in record["val"].items()},
                 **{f"test_{name}": value for name, value in record["test"].items()},
             }
@@ -200,26 +192,12 @@ def _table(records: list[dict[str, Any]]) -> pd.DataFrame:
     if rows:
         first = [name for name in table.columns if not name.startswith(("val_", "test_"))]
         order = ["dataset", "method", *[n for n in first if n not in _FIXED], "lr", "seed", "best_epoch"]
-        rest = [name for name in table.columns if name not in (*order, "seconds")]
-        table = table[[*order, "seconds", *rest]].sort_values(order[:-1], kind="stable", ignore_index=True)
+        rest = [name for name in table.columns if name not in order]
+        table = table[[*order, *rest]].sort_values(order[:-1], kind="stable", ignore_index=True)
     return table
 
 
-_FIXED = ("dataset", "method", "lr", "seed", "best_epoch", "seconds")
-
-
-def _groups(study: Study, folder: Path, records: list[dict[str, Any]]) -> dict[str, list[int]]:
-    """For each data set made of scenes, which photograph each test scene shows."""
-    from ckfr_helpers.training.study_jobs import load
-
-    found = {}
-    for data in study.datasets:
-        if not study.stage or not any(r["settings"]["data"]["label"] == data.label for r in records):
-            continue
-        groups = load(Features.of(folder, data, study.model, study.stage, "test", 0).path)["groups"]
-        if groups is not None:
-            found[data.label] = groups
-    return found
+_FIXED = ("dataset", "method", "lr", "seed", "best_epoch", "seconds", "cpu_seconds")
 
 
 def _rounded(value: Any) -> Any:

@@ -191,10 +191,12 @@ def _guarded(job: Any, work: Any) -> Any:
     """One thread, since the runs themselves are spread over the cores; and no failure stops the others."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    log = job.folder / "failed" / f"{job.name}.txt"
     try:
-        return work(job)
+        result = work(job)
+        log.unlink(missing_ok=True)  # of an earlier try
+        return result
     except Exception as error:
-        log = job.folder / "failed" / f"{job.name}.txt"
         with atomic_path(log) as path:
             path.write_text(traceback.format_exc())
         lines = str(error).strip().splitlines() or [type(error).__name__]
@@ -210,13 +212,11 @@ def _cache(wanted: Features) -> str:
     source = wanted.open()
     trunk = build_model(wanted.model, 1).eval()
     kept = cache_split(source, trunk, wanted.stage, wanted.data.size, workers=0, progress=False)
-    photo_of = getattr(source, "photo_of", None)
     content = {
         "features": kept.features,
         "labels": kept.labels,
         "indices": kept.indices,
-        # Scenes of one photograph are not independent: intervals resample photographs.
-        "groups": None if photo_of is None else [photo_of(i) for i in range(len(source))],
+        "groups": _groups(source),
         "classes": list(source.classes),
         "pairs": [list(pair) for pair in source.hierarchy.to_pairs()],
     }
@@ -239,13 +239,13 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def _run(job: Job) -> dict[str, Any]:
-    began = time.perf_counter()
+    began, computed = time.perf_counter(), time.process_time()
     record = {"format": FORMAT, "name": job.name, "settings": job.settings}
     record |= _tail(job) if job.stage else _whole(job)
     record["seconds"] = round(time.perf_counter() - began, 2)
+    record["cpu_seconds"] = round(time.process_time() - computed, 2)  # what counts on a shared machine
     with atomic_path(job.path) as path:
         path.write_text(json.dumps(record))
-    (job.folder / "failed" / f"{job.name}.txt").unlink(missing_ok=True)
     # As it will be read: numbers, lists and names, and the same whether computed now or earlier.
     return json.loads(json.dumps(record))
 
@@ -285,6 +285,7 @@ def _tail(job: Job) -> dict[str, Any]:
         "val": made.val_scores,
         "test": made.test_scores,
         "test_distance": _distances(made.test, hierarchy),
+        "test_groups": test["groups"],
     }
 
 
@@ -306,8 +307,13 @@ def _whole(job: Job) -> dict[str, Any]:
     severity, tree = hierarchy.distances("lca_height"), hierarchy.distances(job.measure)  # type: ignore
     scores = {split: score(seen, severity, tree, ALIGNMENT_SAMPLES) for split, seen in found.items()}
     best = max(range(len(made.history)), key=lambda i: made.history[i]["val_top1"]) + 1
-    distance = _distances(found["test"], hierarchy)
-    return {"best_epoch": best, "history": made.history, **scores, "test_distance": distance}
+    return {
+        "best_epoch": best,
+        "history": made.history,
+        **scores,
+        "test_distance": _distances(found["test"], hierarchy),
+        "test_groups": _groups(source),
+    }
 
 
 def _distances(seen: Predictions, hierarchy: Hierarchy) -> list[int]:
@@ -318,6 +324,12 @@ def _distances(seen: Predictions, hierarchy: Hierarchy) -> list[int]:
 def _portable(data: Data) -> dict[str, Any]:
     """Without the place of the data on this machine: of the root, its last name alone counts."""
     return dataclasses.asdict(data) | {"root": None if data.root is None else Path(data.root).name}
+
+
+def _groups(source: ImageSource) -> list[int] | None:
+    """Which photograph each scene shows: scenes of one are not independent, so intervals resample these."""
+    photo_of = getattr(source, "photo_of", None)
+    return None if photo_of is None else [int(photo_of(i)) for i in range(len(source))]
 
 
 def _digest(value: Any) -> str:

@@ -26,14 +26,13 @@ def best_rate(study: Study, label: str, records: Sequence[Record]) -> float | No
 
 
 def summarise(
-    study: Study, records: Sequence[Record], groups: Mapping[str, Sequence[int]], failures: Sequence[Any]
+    study: Study, records: Sequence[Record], failures: Sequence[tuple[str, str]] = ()
 ) -> dict[str, Any]:
     """Everything a reader needs without the table.
 
     Args:
         study: what was asked for.
         records: finished runs.
-        groups: for data sets of scenes, which photograph each test scene shows.
         failures: (name, reason) of what did not finish.
 
     Returns:
@@ -82,9 +81,10 @@ def summarise(
         for method, scores in tests.items():
             methods[method]["scores"] = _scores(scores, base)
         own = {"seeds": list(study.seeds), "methods": methods}
-        if data.label in groups:
-            _over_photographs(methods, picked, groups[data.label], study.seeds)
-            own["photographs"] = len(set(groups[data.label]))
+        groups = picked[BASELINE][study.seeds[0]]["test_groups"]
+        if groups is not None:
+            _over_photographs(methods, picked, groups, study.seeds)
+            own["photographs"] = len(set(groups))
         for method, found in picked.items():
             counts = np.concatenate([found[s]["test_distance"] for s in study.seeds])
             methods[method]["severity_counts"] = np.bincount(counts).tolist()
