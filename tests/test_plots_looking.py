@@ -93,7 +93,7 @@ def test_by_bias_draws_means_and_the_blind_level():
     figure = plots.by_bias(a_result(), ("energy", "drop"))
     axis = figure.axes[0]
     drawn = [line.get_ydata() for container in axis.containers for line in container.lines[:1]]
-    np.testing.assert_allclose(drawn, [[0.3, 0.2], [0.4, 0.5]])
+    np.testing.assert_allclose(np.array(drawn, float), [[0.3, 0.2], [0.4, 0.5]])
     assert any(list(line.get_ydata()) == [0.13, 0.13] for line in axis.lines)
 
 
