@@ -93,7 +93,7 @@ for name, probabilities in unsure.items():
 # Take three pictures. One is the **anchor** $a$ (the lion); the others are $p$ (the tiger) and $n$ (the frying pan).
 # Write $\delta$ for a distance in the tree and $d$ for a distance between latents. Here is the tree:
 
-# %%
+# %% tags=["panel"]
 trees = arrangement.small_trees()
 tree = trees["balanced"]
 delta = tree.distances("path")
@@ -341,7 +341,7 @@ else:
 # $r$ is the correlation between latent and tree distances over pairs of *different* classes. (Including pairs of one class
 # would flatter everybody: telling classes apart already earns a correlation.)
 
-# %%
+# %% tags=["panel"]
 panel = sliders.arrangement_panel(trees)
 panel.show_static()
 
@@ -361,15 +361,31 @@ panel.show_static()
 # plane has room for two of them, not for the many that a tree wants. In more dimensions the difference vanishes
 # (exercise 2 proves it). None of this says which values suit a network with images: notebook 03 asks that.
 #
-# Now it is your turn: move a slider, let go, and the points arrange themselves anew from the same start.
+# Now it is your turn: move a slider, let go, and the points arrange themselves anew from the same start. The keyboard
+# does it too: Tab to a slider, then the arrow keys. Move on before a picture is there, and the panel forgets it for the
+# newer one.
 
-# %%
+# %% tags=["panel"]
 panel.show()
 
 # %% [markdown]
 # Things to try: the *flat* tree, in which all classes are equally far apart (it holds no knowledge, and $r$ is not
 # even defined); the *lopsided* one, in which the pan is an outsider; and alpha = 1, to see how little it takes.
 #
+# What you see in the panel is what the functions of this notebook compute. To check it, a cell can move the slider as
+# well as you can; `wait` returns when the new picture is there, and raises whatever went wrong on the way.
+
+# %%
+panel.controls["alpha"].value = 1
+panel.wait()
+alone = arrangement.arrange(delta, arrangement.Setting(alpha=1, ell=1.2))
+assert f"accuracy {alone.accuracy:.0%}" in panel.view.numbers
+assert plots.correlation(alone.alignment.pearson_between) in panel.view.numbers
+panel.controls["alpha"].value = 20
+panel.wait()
+print("The panel and the library agree at alpha = 1.")
+
+# %% [markdown]
 # A map is one start. Here are five starts each, with means and 95 % intervals. The last column tells how near the two
 # closest classes are, as a share of the mean distance between classes; 0 means that they share a spot.
 
