@@ -244,7 +244,7 @@ def test_no_loss_depends_on_the_order_of_pictures_or_on_a_shift_of_the_logits(tr
     close = {"rtol": 1e-6, "atol": 1e-6}
     torch.testing.assert_close(objective.total(latents[order], logits[order], labels[order]), value, **close)
     torch.testing.assert_close(objective.total(latents, logits + 7.5, labels), value, **close)
-    assert float(value) >= 0
+    assert value.item() >= 0
 
 
 def test_cross_entropy_and_ckfr_are_what_they_always_were():

@@ -250,6 +250,29 @@ def test_a_failing_run_names_itself_and_the_others_go_on(copied, monkeypatch, ca
     assert str(root.parent) not in (results / "study_tiny.json").read_text()  # no place of this machine
 
 
+def test_whole_networks_are_trained_and_resumed_too(done, tmp_path):
+    root, _ = done
+    data = [{"name": "tiny-imagenet", "label": "patches", "root": str(root), "size": 32}]
+    whole = asked(
+        root, datasets=data, stage="none", seeds=1, lr=1e-3, methods={"hxe": {"alpha": 0.2}},
+        train={"transform": "light", "workers": 0, "accelerator": "cpu", "weight_decay": "1e-4"},
+    )  # fmt: skip
+    made = run_study(study_from(whole), tmp_path / "study", progress=False)
+    assert not made.failures
+    found = made.summary["results"]["patches"]["methods"]
+    assert set(found) == {"cross-entropy", "hxe", "cross-entropy + CRM"}
+    for path in tmp_path.glob("study/runs/*.json"):
+        kept = json.loads(path.read_text())
+        config = json.loads((tmp_path / "study" / "whole" / kept["name"] / "config.json").read_text())
+        assert config["method"] == kept["settings"]["method"]
+        assert config["weight_decay"] == 1e-4
+        assert len(kept["test_distance"]) == 16
+        path.unlink()  # the trained network is still there: only its scores are taken again
+    before = json.loads((made.folder / "summary.json").read_text())["results"]
+    run_study(study_from(whole), tmp_path / "study", progress=False)
+    assert json.loads((made.folder / "summary.json").read_text())["results"] == before
+
+
 def test_missing_data_is_told_once_for_each_split(tmp_path):
     made = run_study(study_from(asked(tmp_path / "nowhere")), tmp_path / "study", progress=False)
     assert made.summary == {}
@@ -331,6 +354,8 @@ HXE = f"{X}methods: [hxe]\n"
         (ONE + "cifar10}, {name: cifar10}]\nmethods: [hxe]", "labelled 'cifar10'"),
         (HXE + "train: {precision: 32-true}", "expected stage 0"),
         (HXE + "stage: 0\ntrain: {alpha: 1}", "unknown 'alpha'"),
+        (HXE + "stage: 0\ntrain: {weight_decay: much}", "weight_decay is 'much'; expected a number"),
+        (HXE + "stage: 0\ntrain: {pretrained: 1}", "pretrained is 1; expected true or false"),
         (HXE + "executor: {kind: dask}", "unknown 'dask'"),
         ("name: ../x\ndatasets: [{name: cifar10}]\nmethods: [hxe]", "expected letters"),
         ("name: x\nname: y", "line 2 is not YAML: the key 'name' stands twice"),

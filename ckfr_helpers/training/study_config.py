@@ -248,11 +248,8 @@ def _train(values: dict[str, Any], where: str, whole: bool) -> dict[str, Any]:
         raise CkfrError(f"{where} is for whole networks; expected stage 0 beside it.")
     own = {"data", "root", "data_options", "model", "epochs", "batch_size", "lr", "seed", "size", "alpha",
            "ell", "measure", "knowledge_scale", "method", "method_options"}  # fmt: skip
-    known = sorted({f.name for f in dataclasses.fields(TrainConfig)} - own)
-    for name in values:
-        if name not in known:
-            raise CkfrError(f"{where} {_near(name, known)}")
-    return dict(values)
+    known = {f.name: _like(f.default) for f in dataclasses.fields(TrainConfig) if f.name not in own}
+    return _section(values, where, known)
 
 
 def _executor(values: Any, where: str, base: Path | None) -> Executor:
@@ -336,6 +333,27 @@ def _number(value: Any, where: str) -> float:
     if number is None or isinstance(value, bool) or not abs(number) < float("inf"):
         raise CkfrError(f"{where} is {value!r}; expected a number.")
     return number
+
+
+def _like(default: Any) -> Check:
+    """What a setting with this default may be; TrainConfig itself checks the range."""
+    if isinstance(default, bool):
+        return _flag
+    if isinstance(default, float):
+        return _number
+    return _whole if isinstance(default, int) else _any
+
+
+def _flag(value: Any, where: str) -> bool:
+    if not isinstance(value, bool):
+        raise CkfrError(f"{where} is {value!r}; expected true or false.")
+    return value
+
+
+def _whole(value: Any, where: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise CkfrError(f"{where} is {value!r}; expected a whole number.")
+    return value
 
 
 def _count(value: Any, where: str) -> int:
