@@ -104,7 +104,7 @@ def _grid(axis: Axes, grid: pd.DataFrame | None, by: str) -> None:
         return
     better_up = by in HIGHER_IS_BETTER
     sns.heatmap(
-        grid, ax=axis, cmap=CMAP if better_up else f"{CMAP}_r", annot=True, fmt=".3g", cbar=False,
+        grid, ax=axis, cmap=CMAP if better_up else f"{CMAP}_r", annot=True, fmt=".4g", cbar=False,
         annot_kws={"fontsize": 8},
     )  # fmt: skip
     axis.set_title(f"CKFR: {NAMES.get(by, by)}\non validation")
