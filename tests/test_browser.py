@@ -14,6 +14,7 @@ import lab_panel  # noqa: E402
 PANELS = [
     pytest.param("02", "alpha", id="02"),
     pytest.param("03", "alpha", id="03", marks=pytest.mark.photos),
+    pytest.param("04", "alpha", id="04", marks=pytest.mark.photos),
 ]
 
 pytestmark = [

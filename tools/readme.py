@@ -11,11 +11,16 @@ import re
 from pathlib import Path
 
 from ckfr_helpers import metrics
+from ckfr_helpers.baselines import BASELINE
+from ckfr_helpers.plots.looking import NAMES as LOOK_NAMES
 from ckfr_helpers.plots.training import NAMES
 from ckfr_helpers.runtime import load_result
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES = {"study_photos": "photos", "study_cifar10": "CIFAR-10"}
+LOOKS = {"look_photos": "scenes", "look_tiny_imagenet": "Tiny-ImageNet, 100 classes"}
+GRIDS = ("study_tiny_imagenet_100", "study_photos_grid")
+LOOK_KEYS = ("top1", "energy", "pointing", "max_box_acc_v2", "gt_known", "gt_known_fixed", "drop")
 
 
 def table() -> str:
@@ -40,6 +45,57 @@ def table() -> str:
                 lines.append("| " + " | ".join([where, NAMES[key], *cells, *told]) + " |")
                 where = ""
     return "\n".join(lines)
+
+
+def looking() -> str:
+    """Markdown: where both networks look, with differences over seeds and over photographs."""
+    heads = "test split | score | baseline | CKFR | CKFR − baseline, seeds | CKFR − baseline, photographs"
+    lines = [f"| {heads} |", "|---|---|---|---|---|---|"]
+    for name, label in LOOKS.items():
+        result = load_result(name)
+        for row in result["results"]:
+            where = f"{label}, {row['condition']}, alpha {row['alpha']:g}"
+            for key in LOOK_KEYS:
+                if key not in row["scores"]:
+                    continue
+                pair, over = row["scores"][key], row["over_photographs"].get(key)
+                cells = [f"{metrics.Interval(**pair[method]):.3f}" for method in ("baseline", "ckfr")]
+                told = [_bold(metrics.Interval(**pair["difference"]))]
+                told.append(_bold(metrics.Interval(**over["difference"])) if over else "")
+                lines.append("| " + " | ".join([where, LOOK_NAMES[key], *cells, *told]) + " |")
+                where = ""
+    return "\n".join(lines)
+
+
+def rivals() -> str:
+    """Markdown: every loss of the grids against cross-entropy, each at the settings validation chose."""
+    keys = ("top1", "mistake_severity", "hdist@1", "hdist@5", "alignment_pearson")
+    lines = ["| test split | loss | " + " | ".join(NAMES[key] for key in keys) + " |", "|---" * 7 + "|"]
+    for name in GRIDS:
+        for label, own in load_result(name)["results"].items():
+            where = label if "ImageNet" in label else f"photos, {label}"
+            for method, made in own["methods"].items():
+                cells = []
+                for key in keys:
+                    score = made["scores"][key]
+                    if method.endswith("CRM") and key.startswith("alignment"):
+                        cells.append("")  # the same network, so the same latents
+                        continue
+                    if method == BASELINE:
+                        cells.append(f"{metrics.Interval(**score['mean']):.3f}")
+                    else:
+                        cells.append(_bold(metrics.Interval(**score["difference"])))
+                lines.append("| " + " | ".join([where, _titled(method, made), *cells]) + " |")
+                where = ""
+    return "\n".join(lines)
+
+
+def _titled(method: str, made: dict) -> str:
+    own = ("alpha", "ell", "beta", "weight")
+    settings = ", ".join(f"{k} {v:g}" for k, v in made["chosen"].items() if k in own)
+    names = {"ckfr": "CKFR", "hxe": "HXE", "soft-labels": "soft labels", "proxy-anchor": "Proxy-Anchor"}
+    name = names.get(method, method)
+    return f"{name} ({settings})" if settings else name
 
 
 def _bold(difference: metrics.Interval) -> str:
@@ -85,7 +141,14 @@ def between_marks(text: str, name: str, content: str) -> str:
 
 def up_to_date(text: str) -> str:
     """The README's text with its tables as the result files have them now."""
-    return between_marks(between_marks(text, "results", table()), "speed", speeds())
+    for name, content in (
+        ("results", table()),
+        ("looking", looking()),
+        ("rivals", rivals()),
+        ("speed", speeds()),
+    ):
+        text = between_marks(text, name, content)
+    return text
 
 
 def picture() -> None:

@@ -80,20 +80,20 @@ def maps_on_pictures(
         width: inches.
     """
     count = len(pictures)
-    height = (width / count) * (len(rows) + 1) + 0.35
+    height = (width / count) * (len(rows) + 1) + 0.55
     figure, axes = subplots(len(rows) + 1, count, figsize=(width, height), squeeze=False)
     figure.set_layout_engine("constrained", w_pad=0.01, h_pad=0.01, wspace=0.01, hspace=0.01)
     for axis, picture, true, name in zip(axes[0], pictures, boxes, names, strict=True):
         _picture(axis, picture.transpose(1, 2, 0))
         _boxes(axis, true, TRUE_BOX)
-        axis.set_title(name, fontsize=9)
+        axis.set_title(name, fontsize=10)
     for line, (network, maps) in zip(axes[1:], rows.items(), strict=True):
         for axis, picture, true, scores in zip(line, pictures, boxes, maps, strict=True):
             found = localization.boxes_from_map(scores, thresholds[network])
             _picture(axis, overlay(picture, scores, blend))
             _boxes(axis, true, TRUE_BOX)
             _boxes(axis, found, FOUND_BOX)
-            axis.set_xlabel(f"IoU {best_iou(found, true):.2f}", fontsize=8, labelpad=2)
+            axis.set_xlabel(f"IoU {best_iou(found, true):.2f}", fontsize=9, labelpad=2)
         line[0].set_ylabel(network, fontsize=10)
     axes[0, 0].set_ylabel("picture", fontsize=10)
     return figure
@@ -314,7 +314,9 @@ def by_alpha(results: Mapping[str, Mapping[str, Any]], keys: Sequence[str]) -> F
         better = "less is better" if key in LOWER_IS_BETTER else "more is better"
         axis.set(title=SHORT.get(key, NAMES[key]), xlabel=f"alpha ({better})")
     axes[0, 0].set_ylabel("difference to the baseline")
-    axes[0, 0].legend(fontsize=7)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.set_layout_engine("constrained")
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), fontsize=9)
     return figure
 
 

@@ -179,6 +179,38 @@ def crm_comparison(
     return pd.DataFrame(rows).T
 
 
+def rivals_table(
+    summaries: Sequence[Mapping[str, Any]],
+    keys: Sequence[str] = ("top1", "mistake_severity", "hdist@1", "hdist@5"),
+) -> pd.DataFrame:
+    """Every loss of `ckfr study` summaries: cross-entropy's means, and the others' paired differences to it.
+
+    A star marks a 95 % interval without zero.
+    """
+    rows = {}
+    for summary in summaries:
+        for label, own in summary["results"].items():
+            for method, made in own["methods"].items():
+                found = {}
+                for key in (*keys, "alignment_pearson"):
+                    if method.endswith("CRM") and key.startswith("alignment"):
+                        continue  # the same network, so the same latents
+                    score = made["scores"][key]
+                    if method == "cross-entropy":
+                        found[NAMES[key]] = f"{score['mean']['mean']:.3f}"
+                        continue
+                    difference = metrics.Interval(**score["difference"])
+                    star = " *" if difference.excludes_zero else ""
+                    found[NAMES[key]] = (
+                        f"{difference.mean:+.3f} ± {difference.high - difference.mean:.3f}{star}"
+                    )
+                chosen = [
+                    f"{k} {v:g}" for k, v in made["chosen"].items() if k in ("alpha", "ell", "beta", "weight")
+                ]
+                rows[label, method + (f" ({', '.join(chosen)})" if chosen else "")] = found
+    return pd.DataFrame(rows).T.fillna("")
+
+
 def study_figure(results: Mapping[str, Mapping[str, Any]]) -> Figure:
     """Paired differences CKFR − baseline with their intervals: one panel a score, one line a condition."""
     keys = ("top1", "mistake_severity", "hdist@1", "alignment_pearson")

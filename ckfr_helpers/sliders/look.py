@@ -12,7 +12,7 @@ from ckfr_helpers.plots import looking as plots
 from ckfr_helpers.plots.style import jpeg
 from ckfr_helpers.sliders.panel import Panel, View, give_way
 
-GRID_THRESHOLDS = (0.2, 0.4, 0.6, 0.8)
+GRID_THRESHOLDS = (0.2, 0.45, 0.7)
 
 
 def network_name(alpha: float) -> str:
@@ -83,14 +83,14 @@ class LookViews:
             + ", ".join(f"{name} {iou:.2f}" for name, iou in zip(self.names, ious, strict=True))
             + "."
         )
-        return View(jpeg(figure, 85), numbers, alt)
+        return View(jpeg(figure, 85, quality=75), numbers, alt)
 
     def grid(self, picture: int = 0) -> View:
         """One picture for every alpha and a few thresholds, and the share of boxes right as text."""
         rows = {network_name(alpha): self.maps(alpha)[picture] for alpha in self.lesson.models}
         figure = plots.threshold_grid(self.pictures[picture], self.boxes[picture], rows, GRID_THRESHOLDS)
         lines = ["share of all test boxes right (IoU of at least 0.5) at each threshold:"]
-        lines.append(" " * 10 + "".join(f"{threshold:>8.1f}" for threshold in GRID_THRESHOLDS))
+        lines.append(" " * 10 + "".join(f"{threshold:>8g}" for threshold in GRID_THRESHOLDS))
         for alpha in self.lesson.models:
             shares = "".join(f"{self.share_right(alpha, threshold):>8.0%}" for threshold in GRID_THRESHOLDS)
             lines.append(f"{network_name(alpha):<10}{shares}")
@@ -98,7 +98,7 @@ class LookViews:
             f"The map of one {self.names[picture]} by {len(rows)} networks, one a row, with the box at "
             f"thresholds {', '.join(map(str, GRID_THRESHOLDS))}: the higher, the smaller the box."
         )
-        return View(jpeg(figure, 70), "\n".join(lines), alt)
+        return View(jpeg(figure, 56), "\n".join(lines), alt)
 
 
 def look_panel(lesson: LookLesson, indices: Sequence[int], picture: int = 0) -> Panel:

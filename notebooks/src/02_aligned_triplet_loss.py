@@ -331,6 +331,25 @@ else:
     print(f"B = {large['batch']}: {large['triplets']:.2e} triplets in {large['added_by_the_loss_gb']:.2f} GB")
 
 # %% [markdown]
+# How far does that carry? `benchmarks/scaling.py` measured the loss and a whole training step from batches of 32 to 4096
+# and from 10 to 1000 classes, each size in a process of its own. Dashed lines are the orders one expects. The number of
+# classes makes no difference: the loss sees distances between samples.
+
+# %%
+if folder:
+    from ckfr_helpers.plots.scaling import growth, scaling_figure
+    from ckfr_helpers.runtime import load_result
+
+    scaling = load_result("scaling_cpu")
+    show(
+        scaling_figure(scaling),
+        "Time and memory of the loss and of a training step against batch size, on logarithmic axes.",
+        80,
+    )
+    slope = growth(scaling["rows"], "loss", "seconds")
+    print(f"slope of the loss's time for batches of 512 and more: {slope:.2f} (2 is quadratic)")
+
+# %% [markdown]
 # ## 5 · Watch the points find the tree
 #
 # Now let latents move. Eight classes with three points each start at random in the plane. At every step we compute
