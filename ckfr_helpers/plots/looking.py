@@ -370,8 +370,8 @@ def threshold_grid(
             _picture(axis, overlay(picture, scores))
             _boxes(axis, boxes, TRUE_BOX)
             _boxes(axis, found, FOUND_BOX)
-            axis.set_xlabel(f"IoU {best_iou(found, boxes):.2f}", fontsize=8, labelpad=2)
-        line[0].set_ylabel(network, fontsize=10)
+            axis.set_xlabel(f"IoU {best_iou(found, boxes):.2f}", fontsize=12, labelpad=2)
+        line[0].set_ylabel(network, fontsize=13)
     for axis, threshold in zip(axes[0], thresholds, strict=True):
-        axis.set_title(f"threshold {threshold:g}", fontsize=9)
+        axis.set_title(f"threshold {threshold:g}", fontsize=12)
     return figure

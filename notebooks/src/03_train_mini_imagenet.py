@@ -89,7 +89,7 @@ picks = [
 ]
 strip = torch.cat([scenes[i].image for i in picks], dim=2).permute(1, 2, 0).numpy()  # (160, 8 × 160, 3)
 names = [scenes.hierarchy.names[scenes[i].label] for i in picks]
-show(plots.picture_strip(strip, names), alt="Eight training scenes: " + ", ".join(names), dpi=50)
+show(plots.picture_strip(strip, names), "Eight training scenes: " + ", ".join(names), 64, photo=True)
 
 # %% [markdown]
 # One knob makes this more than a stand-in. At *bias 0* every kind of place is equally likely for every class. At *bias
