@@ -266,7 +266,10 @@ def look_table(result: Mapping[str, Any], keys: Sequence[str] = tuple(NAMES)) ->
 
 
 def free_table(results: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """Scores that need no training, one column a data set, and the trained networks' means beside them."""
+    """Scores that need no training, one column a data set, and the trained baseline's means beside them.
+
+    Of several conditions the first is taken.
+    """
     labels = {
         "uniform_energy": "energy: a map that is the same everywhere",
         "centre_energy": "energy: a blob in the centre",
@@ -282,7 +285,7 @@ def free_table(results: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
         found = {label: result["blind"][key] for key, label in labels.items()}
         for key in ("energy", "pointing", "max_box_acc_v2", "gt_known"):
             found[f"{NAMES[key]}: before training"] = row["untrained"][key]["mean"]
-            found[f"{NAMES[key]}: baseline, {row['condition']}"] = row["scores"][key]["baseline"]["mean"]
+            found[f"{NAMES[key]}: trained baseline"] = row["scores"][key]["baseline"]["mean"]
         columns[name] = found
     return pd.DataFrame(columns)
 
