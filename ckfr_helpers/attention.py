@@ -100,7 +100,8 @@ def random_point_hits(masks: Maps, tolerance: float = TOLERANCE) -> np.ndarray:
     for index, mask in enumerate(masks):
         elsewhere = (_mask(mask, index) != 1).astype(np.uint8)
         distance = cv2.distanceTransform(elsewhere, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-        shares.append(float((distance <= tolerance + 1e-4).mean()))  # float32 distances
+        squared = np.rint(distance.astype(np.float64) ** 2)  # whole numbers, given as float32 roots
+        shares.append(float((squared <= tolerance**2).mean()))
     return np.array(shares)
 
 

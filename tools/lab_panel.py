@@ -28,7 +28,7 @@ from playwright.sync_api import Locator, Page, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[1]
 TAG = "panel"
-PATIENCE = 300  # seconds for JupyterLab and the first cells; a busy machine takes long
+PATIENCE = 900  # seconds for JupyterLab and the first cells: notebook 04 trains four networks first
 FLAGS = ["--no-sandbox", "--disable-dev-shm-usage"]  # as root, and in containers with a small /dev/shm
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
