@@ -133,11 +133,23 @@ def _config(options: argparse.Namespace) -> Any:
         f.name: getattr(options, f.name) for f in dataclasses.fields(TrainConfig) if hasattr(options, f.name)
     }
     given = {name: value for name, value in given.items() if value is not None}
+    if given.get("method", "ckfr") != "ckfr":
+        for name in ("alpha", "ell"):
+            if name in given:
+                raise CkfrError(
+                    f"--{name} is ckfr's own; for a parameter of {given['method']} "
+                    f"expected --method-option {name}=…."
+                )
     if "data" not in given:
         given["data"] = _data_that_is_there(given.get("root"))
-    extra = dict(_key_value(text) for text in options.option)
+    extra = dict(_key_value(text, "--option", "scenes=2000") for text in options.option)
     if options.background_bias is not None:
         extra["background_bias"] = options.background_bias
+    if options.train_per_class is not None:
+        given["per_class"] = {"train": options.train_per_class}
+    given["method_options"] = dict(
+        _key_value(text, "--method-option", "beta=30") for text in options.method_option
+    )
     if given["data"] == "photos":
         given.setdefault("size", 160)
     return TrainConfig(**given, data_options=extra)
@@ -158,10 +170,10 @@ def _data_that_is_there(root: str | None) -> str:
     return "photos"
 
 
-def _key_value(text: str) -> tuple[str, Any]:
+def _key_value(text: str, flag: str, example: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name:
-        raise CkfrError(f"--option {text!r} is not of the form NAME=VALUE, e.g. scenes=2000.")
+        raise CkfrError(f"{flag} {text!r} is not of the form NAME=VALUE, e.g. {example}.")
     try:
         return name, json.loads(value)
     except json.JSONDecodeError:
@@ -248,6 +260,21 @@ def _add_train(train: argparse.ArgumentParser) -> None:
     add("--root", help="folder of the data (default: $CKFR_DATA, else data/)")
     add("--background-bias", type=float, help="photos: how often the background betrays the class, 0 to 1")
     add("--option", action="append", default=[], metavar="NAME=VALUE", help="further option of the data set")
+    add(
+        "--per-class",
+        dest="train_per_class",
+        type=int,
+        metavar="N",
+        help="train on N pictures of each class (default: all)",
+    )
+    add("--method", help="ckfr (default), or a loss to compare it with: soft-labels, hxe or proxy-anchor")
+    add(
+        "--method-option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="parameter of that loss, e.g. beta=30",
+    )
     add("--measure", help="knowledge distance: path (default), lca_height or wu_palmer")
     add("--distances", help="file of class distances in place of a measure: .npz, or the demo's .npy")
     add("--knowledge-scale", type=float, help="factor on the knowledge distances (default: 0.1)")

@@ -343,6 +343,51 @@ def test_training_reads_through_the_cache_if_asked(tmp_path, monkeypatch):
     assert "cache is" in config.difference(dataclasses.replace(config, cache=True))
 
 
+def test_the_command_trains_from_a_cache_on_some_pictures_of_each_class_with_another_loss(
+    tmp_path, monkeypatch
+):
+    from ckfr_helpers.__main__ import main
+
+    write_mini(tmp_path)
+    monkeypatch.setenv("CKFR_DATA", str(tmp_path))
+    flags = ["--data", "mini-imagenet", "--cache", "--per-class", "8", "--size", "32", "--transform", "light"]
+    flags += ["--model", "shufflenet_v2_x0_5", "--from-scratch", "--epochs", "1", "--lr", "1e-3"]
+    flags += ["--method", "hxe", "--method-option", "alpha=0.2", "--workers", "0", "--accelerator", "cpu"]
+    flags += ["--batch-size", "12"]
+    out = tmp_path / "run"
+    assert main(["train", *flags, "--out", str(out), "--quiet"]) == 0
+    config = json.loads((out / "config.json").read_text())
+    assert (config["cache"], config["per_class"]) == (True, {"train": 8})
+    assert (config["method"], config["method_options"]) == ("hxe", {"alpha": 0.2})
+    assert 0 <= json.loads((out / "scores.json").read_text())["scores"]["top1"] <= 1
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*") if path.is_file()}
+    assert kept  # and another seed reads the same files, not one of its own
+    assert main(["train", *flags, "--seed", "1", "--out", str(tmp_path / "other"), "--quiet"]) == 0
+    assert {path for path in (tmp_path / "cache").rglob("*") if path.is_file()} == set(kept)
+
+
+def test_of_each_class_the_seed_draws_the_training_pictures_and_no_others(tmp_path, monkeypatch):
+    from ckfr_helpers.training.config import TrainConfig
+    from ckfr_helpers.training.run import open_split
+
+    write_mini(tmp_path)
+    monkeypatch.setenv("CKFR_DATA", str(tmp_path))
+    parts = {
+        (split, seed): open_split(
+            TrainConfig(data="mini-imagenet", seed=seed, per_class={"train": 5, "test": 4}), split
+        )
+        for split in ("train", "val", "test")
+        for seed in (0, 1)
+    }
+    for (split, _), part in parts.items():
+        counts = np.bincount(part.labels)
+        assert len(set(counts)) == 1
+        assert counts[0] == {"train": 5, "test": 4}.get(split, counts[0])
+    assert not np.array_equal(parts["train", 0].indices, parts["train", 1].indices)
+    assert np.array_equal(parts["test", 0].indices, parts["test", 1].indices)
+    assert len(parts["val", 0]) > 4 * 3
+
+
 def test_a_folder_of_ones_own_has_a_fingerprint(tmp_path):
     for part in ("train", "test"):
         for wnid in ("n02129165", "n02129604"):

@@ -252,7 +252,15 @@ def test_a_failing_run_names_itself_and_the_others_go_on(copied, monkeypatch, ca
 
 def test_whole_networks_are_trained_and_resumed_too(done, tmp_path):
     root, _ = done
-    data = [{"name": "tiny-imagenet", "label": "patches", "root": str(root), "size": 32}]
+    data = [
+        {
+            "name": "tiny-imagenet",
+            "label": "patches",
+            "root": str(root),
+            "size": 32,
+            "per_class": {"train": 6},
+        }
+    ]
     whole = asked(
         root, datasets=data, stage="none", seeds=1, lr=1e-3, methods={"hxe": {"alpha": 0.2}},
         train={"transform": "light", "workers": 0, "accelerator": "cpu", "weight_decay": "1e-4"},
@@ -266,6 +274,7 @@ def test_whole_networks_are_trained_and_resumed_too(done, tmp_path):
         config = json.loads((tmp_path / "study" / "whole" / kept["name"] / "config.json").read_text())
         assert config["method"] == kept["settings"]["method"]
         assert config["weight_decay"] == 1e-4
+        assert config["per_class"] == {"train": 6}
         assert len(kept["test_distance"]) == 16
         path.unlink()  # the trained network is still there: only its scores are taken again
     before = json.loads((made.folder / "summary.json").read_text())["results"]

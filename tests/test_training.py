@@ -296,6 +296,20 @@ def test_scores_agree_with_scikit_learn_and_crm_by_hand():
             ["train", "--data", "colours", "--batch-size", "4", "--accumulate", "5"],
             "each process has 4 images a step",
         ),
+        (
+            ["train", "--data", "colours", "--per-class", "0"],
+            "per_class has train: 0; expected train, val, test",
+        ),
+        (["train", "--data", "colours", "--per-class", "999"], "examples in train; expected 999"),
+        (["train", "--data", "colours", "--method", "hx"], "no method 'hx'; expected one of"),
+        (
+            ["train", "--data", "colours", "--method", "hxe", "--alpha", "2"],
+            "expected --method-option alpha=",
+        ),
+        (
+            ["train", "--data", "colours", "--method-option", "beta"],
+            "--method-option 'beta' is not of the form",
+        ),
         (["fetch", "nothing"], "no data set 'nothing'"),
     ],
 )

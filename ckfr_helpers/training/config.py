@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from ckfr_helpers.baselines import check_method
+from ckfr_helpers.datasets.base import SPLITS
 from ckfr_helpers.runtime import CkfrError
 
 # What may change between stopping and resuming: none of these alters an epoch that is already done.
@@ -23,6 +25,8 @@ class TrainConfig:
         data: name of the image source, as in ``ckfr fetch NAME``.
         root: folder of the data; None for the usual place.
         data_options: further options of the source, e.g. ``{"background_bias": 0.9}``.
+        per_class: for each split, how many pictures of every class to take, ``{"train": 100}``; a split that
+            is missing has all. The seed draws the training pictures; the others are the same for every seed.
         model: backbone; None for the default of the device.
         pretrained: start from ImageNet weights.
         weights: local state dict in place of a download.
@@ -62,6 +66,7 @@ class TrainConfig:
     data: str = "mini-imagenet"
     root: str | None = None
     data_options: dict[str, Any] = field(default_factory=dict)
+    per_class: dict[str, int] = field(default_factory=dict)
     model: str | None = None
     pretrained: bool = True
     weights: str | None = None
@@ -107,6 +112,12 @@ class TrainConfig:
         ):
             if getattr(self, name) < low:
                 raise CkfrError(f"{name} is {getattr(self, name)}; expected at least {low}.")
+        check_method(self.method, {} if self.method == "ckfr" else self.method_options)
+        for split, count in self.per_class.items():
+            if split not in SPLITS or count < 1:
+                raise CkfrError(
+                    f"per_class has {split}: {count}; expected {', '.join(SPLITS)} with at least 1 each."
+                )
         if self.precision not in PRECISIONS:
             raise CkfrError(f"precision is {self.precision!r}; expected one of {', '.join(PRECISIONS)}.")
         for name in ("lr", "ell", "knowledge_scale", "lr_gamma"):

@@ -16,6 +16,7 @@ from ckfr_helpers import baselines, datasets
 from ckfr_helpers.datasets.base import ImageSource
 from ckfr_helpers.datasets.loading import TransformedView, make_loader
 from ckfr_helpers.datasets.memory_map import cached
+from ckfr_helpers.datasets.subset import balanced
 from ckfr_helpers.datasets.transforms import make_transform, stored_side
 from ckfr_helpers.hierarchy import Hierarchy
 from ckfr_helpers.models import Classifier, build_model, default_model_name
@@ -76,7 +77,7 @@ def train(config: TrainConfig, out: Path | None = None, *, progress: bool = True
 
 
 def _train(config: TrainConfig, out: Path, fabric: Fabric, progress: bool) -> Run:
-    source = {split: open_split(config, split) for split in ("train", "val", "test")}
+    source = {split: open_split(config, split, progress) for split in ("train", "val", "test")}
     distances = knowledge_distances(config, source["train"])
     seed_everything(config.seed)
     model = make_model(config, num_classes=len(source["train"].classes))
@@ -128,7 +129,7 @@ def evaluate(folder: Path, split: str = "test", *, progress: bool = True) -> dic
     run = load_run(folder)
     config = dataclasses.replace(run.config, devices=1)
     fabric = make_fabric(config)
-    source = open_split(config, split)
+    source = open_split(config, split, progress)
     # The evaluation transform and order on every split, the training split too.
     loader = split_loader(config, source, run.model, fabric, train=False)
     if progress and fabric.is_global_zero:
@@ -172,13 +173,15 @@ def make_fabric(config: TrainConfig) -> Fabric:
     return fabric
 
 
-def open_split(config: TrainConfig, split: str) -> ImageSource:
-    """The config's image source for one split, through the memory-mapped cache if it says so."""
+def open_split(config: TrainConfig, split: str, progress: bool = True) -> ImageSource:
+    """The config's image source for one split, read from the cache and cut to ``per_class`` if it says so."""
     root = Path(config.root) if config.root is not None else None
     source = datasets.open_source(config.data, split, root=root, **config.data_options)
-    if not config.cache:
-        return source
-    return cached(source, stored_side(config.transform, config.size), workers=config.workers)
+    if config.cache:  # of the whole split: every seed's part reads the same file
+        side = stored_side(config.transform, config.size)
+        source = cached(source, side, workers=config.workers, progress=progress)
+    count = config.per_class.get(split)
+    return source if count is None else balanced(source, count, config.seed if split == "train" else 0)
 
 
 def make_model(config: TrainConfig, num_classes: int) -> Classifier:

@@ -200,12 +200,11 @@ def _data(values: Any, where: str, base: Path | None, whole: bool) -> Data:
             raise CkfrError(f"{where}: photos are scenes without end; expected scenes in place of per_class.")
     elif "scenes" in given:
         raise CkfrError(f"{where}: only photos have scenes; expected per_class.")
-    for split_sizes in ("per_class", "scenes"):
-        if whole and split_sizes in given:
-            raise CkfrError(
-                f"{where}: {split_sizes} needs cached features; expected a stage above 0, "
-                "or the source's own options."
-            )
+    if whole and "scenes" in given:
+        raise CkfrError(
+            f"{where}: scenes needs cached features; expected a stage above 0, or options with scenes, "
+            "one number for all splits."
+        )
     return Data(**given)
 
 
@@ -247,7 +246,7 @@ def _train(values: dict[str, Any], where: str, whole: bool) -> dict[str, Any]:
     if values and not whole:
         raise CkfrError(f"{where} is for whole networks; expected stage 0 beside it.")
     own = {"data", "root", "data_options", "model", "epochs", "batch_size", "lr", "seed", "size", "alpha",
-           "ell", "measure", "knowledge_scale", "method", "method_options"}  # fmt: skip
+           "ell", "measure", "knowledge_scale", "method", "method_options", "per_class"}  # fmt: skip
     known = {f.name: _like(f.default) for f in dataclasses.fields(TrainConfig) if f.name not in own}
     return _section(values, where, known)
 

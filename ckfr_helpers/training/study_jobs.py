@@ -292,6 +292,7 @@ def _tail(job: Job) -> dict[str, Any]:
 def _whole(job: Job) -> dict[str, Any]:
     config = TrainConfig(
         data=job.data.name, root=job.data.root, data_options=job.data.options, size=job.data.size,
+        per_class=job.data.per_class,
         model=job.model, epochs=job.epochs, batch_size=job.batch_size, lr=job.lr, seed=job.seed,
         **_method(job), **job.train,
     )  # fmt: skip
@@ -299,7 +300,7 @@ def _whole(job: Job) -> dict[str, Any]:
     fabric = make_fabric(made.config)
     found = {}
     for split in ("val", "test"):
-        source = open_split(made.config, split)
+        source = open_split(made.config, split, progress=False)
         found[split] = predict(
             made.model.to(fabric.device), split_loader(made.config, source, made.model, fabric), fabric
         )
