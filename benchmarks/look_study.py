@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from choosing import CHOSEN_BY, mean_val, of_seeds, tried
 from tqdm.auto import tqdm
 
 from ckfr_helpers import attention, datasets, localization, metrics
@@ -36,7 +37,6 @@ from ckfr_helpers.training import CachedFeatures, TailSettings, cache_split, pre
 from ckfr_helpers.training.tails import new_tail
 
 RESULTS = Path(__file__).parent / "results"
-CHOSEN_BY = "hdist@1"  # how often a model is wrong and how badly, in one number
 BOOTSTRAPPED = ("top1", "energy", "pointing", "box_acc_fixed", "gt_known_fixed", "top1_loc_fixed")
 BOOTSTRAPPED += ("usual", "foreign", "drop")
 
@@ -167,15 +167,6 @@ def run_one(job: tuple[Plan, str, TailSettings | int]) -> dict:
     return record
 
 
-def mean_val(records: list[dict], condition: str, score: str, **settings: float) -> float:
-    values = [
-        r["val"][score]
-        for r in records
-        if r["condition"] == condition and all(r["settings"][k] == v for k, v in settings.items())
-    ]
-    return float(np.mean(values))
-
-
 def over_conditions(records: list[dict], plan: Plan, score: str, **settings: float) -> float:
     """Mean over the conditions of the mean validation score."""
     return float(np.mean([mean_val(records, c, score, **settings) for c in plan.conditions]))
@@ -192,13 +183,12 @@ def blind(plan: Plan) -> dict[str, float]:
     height, width = examples[0].image.shape[-2:]
     centre = [localization.centre_map(height, width)] * len(examples)
     tolerance = round(POINTING_TOLERANCE * max(height, width))
-    middle = [localization.centre_map(height, width)] * len(masks)
     return {
         "images": len(examples),
         "uniform_energy": float(attention.uniform_energy(masks).mean()),
-        "centre_energy": float(attention.energy_in_mask(middle, masks).mean()),
+        "centre_energy": float(attention.energy_in_mask(centre, masks).mean()),
         "random_point": float(attention.random_point_hits(masks, tolerance).mean()),
-        "centre_point": float(attention.pointing_game(middle, masks, tolerance).mean()),
+        "centre_point": float(attention.pointing_game(centre, masks, tolerance).mean()),
         "centre_max_box_acc_v2": localization.max_box_acc(centre, boxes).mean,
         "centre_gt_known": float(localization.max_box_acc(centre, boxes, (0.5,), "largest").per_iou[0]),
         "whole_image_gt_known": float(
@@ -218,14 +208,7 @@ def summarise(
     for condition in plan.conditions:
 
         def of(alpha: float, condition: str = condition) -> list[dict]:
-            found = {
-                r["settings"]["seed"]: r
-                for r in records
-                if r["condition"] == condition
-                and r["settings"]["alpha"] == alpha
-                and r["settings"]["lr"] == rates[condition]
-            }
-            return [found[seed] for seed in seeds]
+            return of_seeds(records, condition, seeds, alpha=alpha, lr=rates[condition])
 
         base = of(0.0)
         row: dict = {"condition": condition, "lr": rates[condition], "alpha": alphas[condition], "scores": {}}
@@ -302,9 +285,9 @@ def main() -> None:
         wanted = [(plan, key) for key in sorted(caches)]
         list(tqdm(pool.map(cache_one, wanted), total=len(wanted), desc="caching trunk outputs"))
         start = TailSettings(epochs=plan.epochs)
-        tried = run_all([(plan, c, replace(start, lr=lr)) for c in plan.conditions for lr in plan.rates])
+        first = run_all([(plan, c, replace(start, lr=lr)) for c in plan.conditions for lr in plan.rates])
         # One rate and one alpha for all conditions: what moves from one to the next is then the bias alone.
-        rate = max(plan.rates, key=lambda lr: over_conditions(tried, plan, "top1", lr=lr))
+        rate = max(plan.rates, key=lambda lr: over_conditions(first, plan, "top1", lr=lr))
         rates = dict.fromkeys(plan.conditions, rate)
         records = run_all(
             [
@@ -325,14 +308,12 @@ def main() -> None:
         "batch_size": start.batch_size,
         "maps": "closed-form class activation maps of the true class, 7 x 7, bilinear to the picture's size",
         "chosen_on_validation": {
-            "lr by top1 of the baseline, seed 0": {
-                c: {f"{lr:g}": mean_val(tried, c, "top1", lr=lr) for lr in plan.rates}
-                for c in plan.conditions
-            },
-            f"alpha by {CHOSEN_BY}, all seeds": {
-                c: {f"{a:g}": mean_val(records, c, CHOSEN_BY, alpha=a) for a in (0.0, *plan.alphas)}
-                for c in plan.conditions
-            },
+            "lr by top1 of the baseline, seed 0": tried(
+                first, plan.conditions, "top1", "lr", plan.rates
+            ),
+            f"alpha by {CHOSEN_BY}, all seeds": tried(
+                records, plan.conditions, CHOSEN_BY, "alpha", (0.0, *plan.alphas)
+            ),
         },
         "curve_thresholds": localization.THRESHOLDS[::10].round(3).tolist(),
         "blind": blind(plan),

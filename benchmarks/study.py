@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from choosing import CHOSEN_BY, mean_val, of_seeds, tried
 from tqdm.auto import tqdm
 
 from ckfr_helpers import datasets, metrics
@@ -30,8 +31,6 @@ from ckfr_helpers.training import CachedFeatures, TailSettings, cache_split, tra
 RESULTS = Path(__file__).parent / "results"
 ALPHAS = (5.0, 20.0, 80.0)
 RATES = (1e-4, 3e-4, 1e-3)
-# The one number that alpha is chosen by: it counts how often a model is wrong and how badly.
-CHOSEN_BY = "hdist@1"
 
 
 @dataclass(frozen=True)
@@ -123,15 +122,6 @@ def run_one(job: tuple[Plan, str, TailSettings]) -> dict:
     return record
 
 
-def mean_val(records: list[dict], condition: str, score: str, **settings: float) -> float:
-    values = [
-        r["val"][score]
-        for r in records
-        if r["condition"] == condition and all(r["settings"][k] == v for k, v in settings.items())
-    ]
-    return float(np.mean(values))
-
-
 def summarise(plan: Plan, records: list[dict], rates: dict, alphas: dict, seeds: list[int]) -> list[dict]:
     """For each condition: both methods' means with intervals, and their paired difference."""
     rows = []
@@ -140,14 +130,7 @@ def summarise(plan: Plan, records: list[dict], rates: dict, alphas: dict, seeds:
     for condition in plan.conditions:
 
         def of(alpha: float, condition: str = condition) -> list[dict]:
-            found = {
-                r["settings"]["seed"]: r
-                for r in records
-                if r["condition"] == condition
-                and r["settings"]["alpha"] == alpha
-                and r["settings"]["lr"] == rates[condition]
-            }
-            return [found[seed] for seed in seeds]
+            return of_seeds(records, condition, seeds, alpha=alpha, lr=rates[condition])
 
         base, ckfr = of(0.0), of(alphas[condition])
         row = {"condition": condition, "lr": rates[condition], "alpha": alphas[condition], "scores": {}}
@@ -204,9 +187,9 @@ def main() -> None:
             return list(tqdm(pool.map(run_one, jobs), total=len(jobs), desc="runs"))
 
         start = TailSettings(epochs=plan.epochs)
-        tried = run_all([(plan, c, replace(start, lr=lr)) for c in plan.conditions for lr in RATES])
+        first = run_all([(plan, c, replace(start, lr=lr)) for c in plan.conditions for lr in RATES])
         rates = {
-            c: max(RATES, key=lambda lr, c=c: mean_val(tried, c, "top1", lr=lr)) for c in plan.conditions
+            c: max(RATES, key=lambda lr, c=c: mean_val(first, c, "top1", lr=lr)) for c in plan.conditions
         }
         records = run_all(
             [
@@ -226,13 +209,10 @@ def main() -> None:
         "loss": {"ell": start.ell, "measure": start.measure, "knowledge_scale": start.knowledge_scale},
         "batch_size": start.batch_size,
         "chosen_on_validation": {
-            "lr by top1 of the baseline, seed 0": {
-                c: {f"{lr:g}": mean_val(tried, c, "top1", lr=lr) for lr in RATES} for c in plan.conditions
-            },
-            f"alpha by {CHOSEN_BY}, all seeds": {
-                c: {f"{a:g}": mean_val(records, c, CHOSEN_BY, alpha=a) for a in (0.0, *ALPHAS)}
-                for c in plan.conditions
-            },
+            "lr by top1 of the baseline, seed 0": tried(first, plan.conditions, "top1", "lr", RATES),
+            f"alpha by {CHOSEN_BY}, all seeds": tried(
+                records, plan.conditions, CHOSEN_BY, "alpha", (0.0, *ALPHAS)
+            ),
         },
         "severity_unit": "height of the lowest common ancestor",
         "results": summarise(plan, records, rates, alphas, seeds),

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ckfr_helpers.hierarchy import Hierarchy
 from ckfr_helpers.losses import (
     aligned_triplet_loss,
+    check_alpha_and_ell,
     draw_triplets,
     latent_distances,
     sampled_triplet_loss,
@@ -57,10 +58,7 @@ class Setting:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.alpha < float("inf"):
-            raise CkfrError(f"alpha is {self.alpha}; expected zero or a positive number.")
-        if not 0 < self.ell < float("inf"):
-            raise CkfrError(f"ell is {self.ell}; expected a positive exponent.")
+        check_alpha_and_ell(self.alpha, self.ell)
         if self.term not in ("aligned", "released"):
             raise CkfrError(f"term is {self.term!r}; expected 'aligned' or 'released'.")
         for name in ("dimensions", "per_class", "steps"):

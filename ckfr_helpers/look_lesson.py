@@ -15,6 +15,7 @@ from torch import Tensor
 from ckfr_helpers import datasets
 from ckfr_helpers.attention import BackgroundSwap, background_swap
 from ckfr_helpers.cam import class_activation_maps
+from ckfr_helpers.datasets.photos import class_ids
 from ckfr_helpers.datasets.scenes import PhotoScenes
 from ckfr_helpers.datasets.swapped import OnBackground
 from ckfr_helpers.looking import Look, look, look_scores
@@ -93,17 +94,7 @@ class LookLesson:
         """The trunk and one trained tail as one network that takes pictures."""
         trunk, _ = self.network.split(STAGE)
         tail = self.models[alpha].tail
-        return Classifier(
-            torch.nn.Sequential(*trunk, *tail.stages),
-            tail.neck,
-            tail.classifier,
-            name=tail.name,
-            dropout=tail.dropout.p,
-            gap_linear=tail.gap_linear,
-            mean=tail.mean,
-            std=tail.std,
-            input_size=tail.input_size,
-        ).eval()
+        return tail.with_stages(torch.nn.Sequential(*trunk, *tail.stages)).eval()
 
     def pictures(self, indices: Sequence[int]) -> Tensor:
         """Normalised test scenes (n, 3, 224, 224), ready for ``whole``."""
@@ -127,15 +118,14 @@ def run_look_lesson(
         say: called with a line about each network.
     """
     each = scenes or (60 if mode() == "full" else 20)
+    classes = len(class_ids())
     network = build_model(LITE, 1).eval()
 
     def cached(source: datasets.base.ImageSource) -> CachedFeatures:
         return cache_split(source, network, STAGE, SIZE, progress=False)
 
     def opened(split: str, count: int, **options: float) -> PhotoScenes:
-        probe = datasets.open_source("photos", split, size=SIZE, scenes=24, seed=seed)
-        total = count * len(probe.classes)
-        return datasets.open_source("photos", split, size=SIZE, scenes=total, seed=seed, **options)
+        return datasets.open_source("photos", split, size=SIZE, scenes=count * classes, seed=seed, **options)
 
     sources = {
         "train": opened("train", each, background_bias=bias),

@@ -87,9 +87,7 @@ def look(
     Raises:
         CkfrError: if an image has neither box nor mask, or a map is not finite; the image is named.
     """
-    maps = maps or (
-        lambda model, inputs, classes: cam.class_activation_maps(model, inputs, classes, raw=True)
-    )
+    maps = maps or _closed_form
     rows: list[Look] = []
     scores, masks = [], []
     device = next(model.parameters()).device
@@ -100,10 +98,10 @@ def look(
         with torch.inference_mode():
             predicted = model(inputs).argmax(1).cpu().numpy()
         raw = maps(model, inputs, labels)
-        rows.append(_look_at(raw, examples, indices.numpy(), labels.numpy(), predicted))
+        row, scaled = _look_at(raw, examples, indices.numpy(), labels.numpy(), predicted)
+        rows.append(row)
         if examples[0].mask is not None:
-            size = tuple(examples[0].image.shape[-2:])
-            scores += list(cam.score_maps(raw, size).numpy())
+            scores += scaled
             masks += [example.mask.numpy() for example in examples]
     joined = {
         name: np.concatenate([getattr(row, name) for row in rows])
@@ -119,9 +117,10 @@ def _closed_form(model: Classifier, inputs: Tensor, classes: Tensor) -> Tensor:
 
 def _look_at(
     raw: Tensor, examples: Sequence[Example], indices: np.ndarray, labels: np.ndarray, predicted: np.ndarray
-) -> Look:
+) -> tuple[Look, list[np.ndarray]]:
+    """One batch, and its maps (H, W) in [0, 1], each of its picture's size."""
     sizes = {tuple(example.image.shape[-2:]) for example in examples}
-    columns: dict[str, list] = {name: [] for name in ("energy", "pointing", "area", "all", "largest")}
+    columns: dict[str, list] = {name: [] for name in ("energy", "pointing", "area", "all", "largest", "map")}
     for size in sizes:  # one, where every picture has the same size
         chosen = [i for i, example in enumerate(examples) if tuple(example.image.shape[-2:]) == size]
         large = cam.upsample(raw[chosen], size).numpy()  # (n, H, W), signed
@@ -135,14 +134,13 @@ def _look_at(
             "area": attention.uniform_energy(truth),
             "all": localization.box_ious(scaled, boxes, "all"),
             "largest": localization.box_ious(scaled, boxes, "largest"),
+            "map": scaled,
         }
         for name, values in found.items():
             columns[name] += list(zip(chosen, values, strict=True))
-    ordered = {name: np.array([v for _, v in sorted(c, key=lambda p: p[0])]) for name, c in columns.items()}
-    return Look(
-        indices, labels, predicted, ordered["energy"], ordered["pointing"], ordered["area"],
-        ordered["all"], ordered["largest"], float("nan"),
-    )  # fmt: skip
+    ordered = {name: [v for _, v in sorted(c, key=lambda p: p[0])] for name, c in columns.items()}
+    measured = (np.array(ordered[name]) for name in ("energy", "pointing", "area", "all", "largest"))
+    return Look(indices, labels, predicted, *measured, pxap=float("nan")), ordered["map"]
 
 
 def object_mask(example: Example, index: int = 0) -> np.ndarray:

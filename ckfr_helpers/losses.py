@@ -258,6 +258,18 @@ def three_view_loss(
     return triplet_terms(d_12, d_13, delta_12, delta_13).mean()
 
 
+def check_alpha_and_ell(alpha: float, ell: float) -> None:
+    """Refuse a weight or an exponent for which the loss has no meaning.
+
+    Raises:
+        CkfrError: for an alpha that is negative or infinite, or an ell that is not positive and finite.
+    """
+    if not 0 <= alpha < float("inf"):
+        raise CkfrError(f"alpha is {alpha}; expected zero or a positive number.")
+    if not 0 < ell < float("inf"):
+        raise CkfrError(f"ell is {ell}; expected a positive exponent.")
+
+
 class AlignedTripletLoss(nn.Module):
     """alpha times the aligned triplet loss of a batch; add it to the cross-entropy.
 
@@ -279,10 +291,7 @@ class AlignedTripletLoss(nn.Module):
 
     def __init__(self, alpha: float, ell: float, distances) -> None:
         super().__init__()
-        if not (alpha >= 0 and alpha != float("inf")):
-            raise CkfrError(f"alpha is {alpha}; expected zero or a positive number.")
-        if not 0 < ell < float("inf"):
-            raise CkfrError(f"ell is {ell}; expected a positive exponent.")
+        check_alpha_and_ell(alpha, ell)
         matrix = torch.as_tensor(distances, dtype=torch.float32).clone()
         _check_square(matrix, matrix)
         if (matrix < 0).any():

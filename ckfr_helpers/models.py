@@ -106,8 +106,17 @@ class Classifier(nn.Module):
         self._check_stage(stage)
         trunk, rest = self.stages[:stage], self.stages[stage:]
         trunk.training = self.training
-        tail = Classifier(
-            rest,
+        tail = self.with_stages(rest)
+        tail.frozen = max(0, self.frozen - stage)
+        return trunk, tail.train(self.training)
+
+    def with_stages(self, stages: nn.Sequential) -> "Classifier":
+        """The same network behind other stages, e.g. a trained tail behind its trunk again.
+
+        Parameters are shared, none is frozen. The last stage must give what this model's last stage gives.
+        """
+        return Classifier(
+            stages,
             self.neck,
             self.classifier,
             name=self.name,
@@ -118,8 +127,6 @@ class Classifier(nn.Module):
             std=self.std,
             input_size=self.input_size,
         )
-        tail.frozen = max(0, self.frozen - stage)
-        return trunk, tail.train(self.training)
 
     def freeze(self, stage: int) -> Self:
         """Train only what comes after ``stages[:stage]``; ``freeze(0)`` frees all. Returns the model.

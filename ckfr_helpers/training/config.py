@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from ckfr_helpers.baselines import check_method
 from ckfr_helpers.datasets.base import SPLITS
+from ckfr_helpers.losses import check_alpha_and_ell
 from ckfr_helpers.runtime import CkfrError
 
 # What may change between stopping and resuming: none of these alters an epoch that is already done.
@@ -120,10 +121,11 @@ class TrainConfig:
                 )
         if self.precision not in PRECISIONS:
             raise CkfrError(f"precision is {self.precision!r}; expected one of {', '.join(PRECISIONS)}.")
-        for name in ("lr", "ell", "knowledge_scale", "lr_gamma"):
+        check_alpha_and_ell(self.alpha, self.ell)
+        for name in ("lr", "knowledge_scale", "lr_gamma"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise CkfrError(f"{name} is {getattr(self, name)}; expected a positive number.")
-        for name in ("alpha", "weight_decay", "freeze"):
+        for name in ("weight_decay", "freeze"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise CkfrError(f"{name} is {getattr(self, name)}; expected zero or a positive number.")
 

@@ -17,7 +17,7 @@ from ckfr_helpers.datasets.loading import TransformedView, make_loader
 from ckfr_helpers.datasets.photos import class_ids
 from ckfr_helpers.datasets.transforms import make_transform
 from ckfr_helpers.hierarchy import Hierarchy
-from ckfr_helpers.losses import AlignedTripletLoss
+from ckfr_helpers.losses import AlignedTripletLoss, check_alpha_and_ell
 from ckfr_helpers.models import build_model
 from ckfr_helpers.runtime import CkfrError, num_workers, one_thread
 from ckfr_helpers.training.evaluation import predict
@@ -89,10 +89,7 @@ class RefitSetting:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.alpha < float("inf"):
-            raise CkfrError(f"alpha is {self.alpha}; expected zero or a positive number.")
-        if not 0 < self.ell < float("inf"):
-            raise CkfrError(f"ell is {self.ell}; expected a positive exponent.")
+        check_alpha_and_ell(self.alpha, self.ell)
         for name in ("dimensions", "steps", "batch_size"):
             if getattr(self, name) < 1:
                 raise CkfrError(f"{name} is {getattr(self, name)}; expected at least 1.")
