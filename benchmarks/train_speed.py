@@ -5,10 +5,10 @@
 
 Each flag is timed in turns with the plain step, in one process; its peak of memory is taken in another. The
 step is `training.step.gradients` and Adam, on pictures that are on the device already. Then the best of these
-through the real loader (JPEG files of 500 × 375 pixels through the demo's augmentation; ``--data NAME`` takes
-a data set that is here), as a share of what it reaches without loading, and over the original's form, which
-encodes three pictures for each anchor. Seconds on a CPU are the process's own, in one thread, so loader
-workers stay 0 there. Writes benchmarks/results/train_speed_<device>.json.
+through the real loader, from JPEG files of 500 × 375 pixels and from the memory-mapped cache, with the demo's
+augmentation (``--data NAME`` takes a data set that is here): as a share of what it reaches without loading,
+and over the original's form, which encodes three pictures for each anchor. Seconds on a CPU are the process's
+own, in one thread, so loader workers stay 0 there. Writes benchmarks/results/train_speed_<device>.json.
 """
 
 import argparse
@@ -103,9 +103,11 @@ def weigh_flag(options: dict[str, Any], flag: str) -> float:
 
 
 def against_loader(options: dict[str, Any], flag: str) -> dict[str, float]:
-    """One step on pictures that are there, one through the loader, one of the original's form, in turns."""
+    """Steps on pictures that are there, from files, from the cache, and of the original's form, in turns."""
     from step_speed import ThreeEncodings
 
+    from ckfr_helpers.datasets.memory_map import cached
+    from ckfr_helpers.datasets.transforms import stored_side
     from ckfr_helpers.models import build_model
     from ckfr_helpers.training import TrainConfig
     from ckfr_helpers.training.run import open_split, split_loader
@@ -126,16 +128,21 @@ def against_loader(options: dict[str, Any], flag: str) -> dict[str, float]:
         source = open_split(config, "train")
         step, fabric = make_step(options, flag, classes=len(source.classes))
         plain = build_model(options["model"], len(source.classes), pretrained=False).train().to(fabric.device)
-        loader = split_loader(config, source, plain)
         data = synthetic(options, fabric.device)
         original = original_step(ThreeEncodings, plain, source, data)
-        batches = endless(loader)
+        side = stored_side(config.transform, config.size)
+        kept = cached(source, side, Path(folder), workers=options["workers"], progress=False)
 
-        def loaded() -> None:
-            inputs, labels, _ = next(batches)
-            step(inputs, labels)
+        def through(source: Any) -> Callable[[], None]:
+            batches = endless(split_loader(config, source, plain))
 
-        works = {"synthetic": lambda: step(*data), "loader": loaded}
+            def loaded() -> None:
+                inputs, labels, _ = next(batches)
+                step(inputs, labels)
+
+            return loaded
+
+        works = {"synthetic": lambda: step(*data), "files": through(source), "cache": through(kept)}
         if options["device"] == "cpu":
             seconds = median_seconds(works, "cpu", options["repeats"], warmup=2)
         else:  # workers fill their queues while another form has its turn: each alone, over many steps
@@ -143,7 +150,9 @@ def against_loader(options: dict[str, Any], flag: str) -> dict[str, float]:
         seconds |= median_seconds({"original": original}, options["device"], options["repeats"], warmup=2)
     return {
         **{f"{name}_images_per_second": options["batch"] / value for name, value in seconds.items()},
-        "loader_over_synthetic": seconds["synthetic"] / seconds["loader"],
+        "files_over_synthetic": seconds["synthetic"] / seconds["files"],
+        "cache_over_synthetic": seconds["synthetic"] / seconds["cache"],
+        "cache_over_original_form": seconds["original"] / seconds["cache"],
         "synthetic_over_original_form": seconds["original"] / seconds["synthetic"],
     }
 
@@ -241,7 +250,8 @@ def main() -> None:
     best = max(rows, key=lambda row: row["times_plain"])["flag"]
     through = {"flag": best, **in_fresh_process(against_loader, options, best)}
     print(
-        f"{best}: through the loader {through['loader_over_synthetic']:.2f} of what it reaches without; "
+        f"{best}: of what it reaches without loading, {through['files_over_synthetic']:.2f} from files and "
+        f"{through['cache_over_synthetic']:.2f} from the cache; "
         f"{through['synthetic_over_original_form']:.2f} times the original's form"
     )
     result = {
