@@ -13,7 +13,7 @@ from pathlib import Path
 from ckfr_helpers import metrics
 from ckfr_helpers.baselines import BASELINE
 from ckfr_helpers.plots.looking import NAMES as LOOK_NAMES
-from ckfr_helpers.plots.training import NAMES
+from ckfr_helpers.plots.training import NAMES, method_title
 from ckfr_helpers.runtime import load_result
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -85,17 +85,9 @@ def rivals() -> str:
                         cells.append(f"{metrics.Interval(**score['mean']):.3f}")
                     else:
                         cells.append(_bold(metrics.Interval(**score["difference"])))
-                lines.append("| " + " | ".join([where, _titled(method, made), *cells]) + " |")
+                lines.append("| " + " | ".join([where, method_title(method, made["chosen"]), *cells]) + " |")
                 where = ""
     return "\n".join(lines)
-
-
-def _titled(method: str, made: dict) -> str:
-    own = ("alpha", "ell", "beta", "weight")
-    settings = ", ".join(f"{k} {v:g}" for k, v in made["chosen"].items() if k in own)
-    names = {"ckfr": "CKFR", "hxe": "HXE", "soft-labels": "soft labels", "proxy-anchor": "Proxy-Anchor"}
-    name = names.get(method, method)
-    return f"{name} ({settings})" if settings else name
 
 
 def _bold(difference: metrics.Interval) -> str:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from ckfr_helpers.baselines import BASELINE as PLAIN
 from ckfr_helpers.plots.style import BASELINE, CMAP, COLOURS, OURS
-from ckfr_helpers.plots.training import HIGHER_IS_BETTER, NAMES
+from ckfr_helpers.plots.training import HIGHER_IS_BETTER, NAMES, method_title
 
 SCORES = ("top1", "mistake_severity", "hdist@1", "alignment_pearson")
 
@@ -32,7 +32,7 @@ def study_figure(summary: Mapping[str, Any], scores: Sequence[str] = SCORES) -> 
     figure, axes = plt.subplots(
         max(1, len(results)),
         columns,
-        figsize=(2.7 * columns + 1.2, 0.42 * _most_methods(results) * max(1, len(results)) + 1.4),
+        figsize=(2.7 * columns + 1.2, 0.42 * _most_methods(results) * max(1, len(results)) + 1.7),
         squeeze=False,
         layout="constrained",
     )
@@ -45,6 +45,12 @@ def study_figure(summary: Mapping[str, Any], scores: Sequence[str] = SCORES) -> 
             axis.set_yticklabels([])
         if with_grid:
             _grid(row[-1], grids[label], by)
+    seeds = len(summary["study"]["seeds"])
+    figure.suptitle(
+        f"Difference to cross-entropy on the test split: mean and 95 % interval over {seeds} seeds",
+        fontsize=11,
+        fontweight="bold",
+    )
     return figure
 
 
@@ -92,7 +98,7 @@ def _differences(axis: Axes, methods: Mapping[str, Any], score: str) -> None:
             axis.plot([difference["low"], difference["high"]], [place, place], color=colour)
         axis.plot(difference["mean"], place, "o", color=colour, markersize=5)
     axis.axvline(0, color=BASELINE, linewidth=1)
-    axis.set_yticks(range(len(names)), names)
+    axis.set_yticks(range(len(names)), [method_title(name) for name in names])
     axis.set_ylim(len(names) - 0.5, -0.5)
     axis.locator_params(axis="x", nbins=4)
     axis.set_xlabel("better →" if score in HIGHER_IS_BETTER else "← better")
@@ -107,7 +113,9 @@ def _grid(axis: Axes, grid: pd.DataFrame | None, by: str) -> None:
         grid, ax=axis, cmap=CMAP if better_up else f"{CMAP}_r", annot=True, fmt=".4g", cbar=False,
         annot_kws={"fontsize": 8},
     )  # fmt: skip
-    axis.set_title(f"CKFR: {NAMES.get(by, by)}\non validation")
+    axis.set_xticklabels([f"{ell:g}" for ell in grid.columns])
+    axis.set_yticklabels([f"{alpha:g}" for alpha in grid.index], rotation=0)
+    axis.set_title(f"CKFR: {NAMES.get(by, by)}\non validation (bright: better)")
 
 
 def _most_methods(results: Mapping[str, Any]) -> int:

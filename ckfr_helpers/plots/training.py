@@ -24,6 +24,12 @@ NAMES = {
     "hdist@5": "hierarchical distance@5",
     "alignment_pearson": "latent–tree correlation",
 }
+METHOD_NAMES = {
+    "ckfr": "CKFR",
+    "soft-labels": "soft labels",
+    "hxe": "HXE",
+    "proxy-anchor": "Proxy-Anchor",
+}
 HIGHER_IS_BETTER = ("top1", "top5", "alignment_pearson")
 
 
@@ -179,6 +185,13 @@ def crm_comparison(
     return pd.DataFrame(rows).T
 
 
+def method_title(method: str, chosen: Mapping[str, Any] | None = None) -> str:
+    """What tables and figures call a loss of a study, with the parameters that validation chose for it."""
+    own = [f"{k} {v:g}" for k, v in (chosen or {}).items() if k in ("alpha", "ell", "beta", "weight")]
+    name = METHOD_NAMES.get(method, method)
+    return f"{name} ({', '.join(own)})" if own else name
+
+
 def rivals_table(
     summaries: Sequence[Mapping[str, Any]],
     keys: Sequence[str] = ("top1", "mistake_severity", "hdist@1", "hdist@5"),
@@ -204,10 +217,7 @@ def rivals_table(
                     found[NAMES[key]] = (
                         f"{difference.mean:+.3f} ± {difference.high - difference.mean:.3f}{star}"
                     )
-                chosen = [
-                    f"{k} {v:g}" for k, v in made["chosen"].items() if k in ("alpha", "ell", "beta", "weight")
-                ]
-                rows[label, method + (f" ({', '.join(chosen)})" if chosen else "")] = found
+                rows[label, method_title(method, made["chosen"])] = found
     return pd.DataFrame(rows).T.fillna("")
 
 
