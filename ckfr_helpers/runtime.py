@@ -62,7 +62,7 @@ def runs_root() -> Path:
 
 
 def load_result(name: str) -> dict[str, Any]:
-    """A committed result, e.g. ``"study_photos"``, with the hardware and versions it was made with.
+    """A committed result, e.g. ``"study_photos_grid"``, with the hardware and versions it was made with.
 
     Raises:
         CkfrError: if there is none; the sentence says which script makes it.

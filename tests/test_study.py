@@ -13,7 +13,9 @@ from PIL import Image
 from study_cards import Card, answer
 
 from ckfr_helpers import __main__ as cli
-from ckfr_helpers.plots.study import alt_text, grid_of, study_figure
+from ckfr_helpers.plots import study_tables
+from ckfr_helpers.plots.names import NAMES
+from ckfr_helpers.plots.study import alt_text, choices, differences, grid_of, study_figure
 from ckfr_helpers.plots.style import png
 from ckfr_helpers.runtime import CkfrError
 from ckfr_helpers.training import study_jobs
@@ -299,6 +301,70 @@ def test_figure_and_its_words(done):
     grid = grid_of(read_back["results"]["patches"]["methods"], "hdist@1")
     assert grid.shape == (2, 2)
     assert "cross-entropy + CRM" in alt_text(read_back)
+
+
+def test_tables_say_what_the_runs_say(done):
+    """By hand from the table of runs: differences, stars, verdicts, and the four ways to answer."""
+    _, made = done
+    methods = made.summary["results"]["patches"]["methods"]
+    chosen = methods["ckfr"]["chosen"]
+    runs = made.table[made.table.lr == chosen["lr"]].sort_values("seed")
+    base = runs[runs.method == "cross-entropy"]
+    ours = runs[(runs.method == "ckfr") & (runs.alpha == chosen["alpha"]) & (runs.ell == chosen["ell"])]
+    for score in ("top1", "hdist@1"):
+        apart = ours[f"test_{score}"].to_numpy() - base[f"test_crm_{score}"].to_numpy()
+        half = 12.706 * apart.std(ddof=1) / np.sqrt(2)  # Student's t at 95 %, one degree of freedom
+        told = methods["ckfr"]["scores"][score]["over_crm"]
+        assert told["mean"] == pytest.approx(apart.mean(), abs=1e-6)
+        assert told["high"] - told["mean"] == pytest.approx(half, rel=1e-3, abs=1e-6)
+    assert "over_crm" not in methods["cross-entropy + CRM"]["scores"]["hdist@1"]
+    assert "over_crm" not in methods["ckfr"]["scores"]["alignment_pearson"]
+
+    table = study_tables.losses([made.summary])
+    rows = {name: row for (_, name), row in table.iterrows()}
+    assert rows["cross-entropy"]["top-1 accuracy"] == f"{base.test_top1.mean():.3f}"
+    title = f"CKFR (alpha {chosen['alpha']:g}, ell {chosen['ell']:g})"
+    apart = ours.test_top1.to_numpy() - base.test_top1.to_numpy()
+    assert rows[title]["top-1 accuracy"].startswith(f"{apart.mean():+.3f} ±")
+    assert rows["cross-entropy + CRM"]["latent–tree correlation"] == ""
+    ways = study_tables.four_ways([made.summary]).loc["tiny-imagenet, patches", "hierarchical distance@1"]
+    assert ways["cross-entropy + CRM"] == pytest.approx(base["test_crm_hdist@1"].mean(), abs=1e-6)
+    assert ways["CKFR"] == pytest.approx(ours["test_hdist@1"].mean(), abs=1e-6)
+    assert study_tables.over_photographs([made.summary]).empty  # patches are no scenes
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "score", "says"),
+    [
+        (0.1, 0.3, "top1", "better"),
+        (-0.3, -0.1, "top1", "worse"),
+        (-0.3, -0.1, "mistake_severity", "better"),
+        (0.1, 0.3, "hdist@1", "worse"),
+        (-0.1, 0.3, "hdist@1", "not told apart"),
+    ],
+)
+def test_verdicts_know_which_way_is_better(done, low, high, score, says):
+    _, made = done
+    summary = json.loads(json.dumps(made.summary))
+    told = summary["results"]["patches"]["methods"]["ckfr"]["scores"][score]
+    told["difference"] = {"mean": (low + high) / 2, "low": low, "high": high, "n": 5}
+    assert study_tables.verdicts([summary]).loc["tiny-imagenet, patches", NAMES[score]] == says
+
+
+def test_choices_ring_what_was_chosen_and_differences_stand_in_their_rows(done):
+    _, made = done
+    methods = made.summary["results"]["patches"]["methods"]
+    axis = choices([made.summary]).axes[0]
+    ring = next(line for line in axis.lines if line.get_markersize() == 14)
+    tried = {(one["alpha"], one["ell"]): one["hdist@1"] for one in methods["ckfr"]["validation"]}
+    chosen = methods["ckfr"]["chosen"]
+    assert ring.get_ydata()[0] == tried[chosen["alpha"], chosen["ell"]] == min(tried.values())
+    assert [text.get_text() for text in axis.get_xticklabels()] == ["1", "20"]
+    panels = differences([made.summary, made.summary]).axes
+    dots = [line for line in panels[0].lines if line.get_marker() == "o"]
+    told = methods["ckfr"]["scores"]["top1"]["difference"]["mean"]
+    assert [dot.get_xdata()[0] for dot in dots[:2]] == [told, told]
+    assert len([line for line in panels[3].lines if line.get_marker() == "o"]) == 2  # CRM moves no latents
 
 
 # -- Executors ---------------------------------------------------------------------------------------------

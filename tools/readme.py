@@ -13,38 +13,19 @@ from pathlib import Path
 from ckfr_helpers import metrics
 from ckfr_helpers.baselines import BASELINE
 from ckfr_helpers.plots.looking import NAMES as LOOK_NAMES
-from ckfr_helpers.plots.training import NAMES, method_title
+from ckfr_helpers.plots.names import NAMES, method_title
+from ckfr_helpers.plots.study_tables import each
 from ckfr_helpers.runtime import load_result
 
 ROOT = Path(__file__).resolve().parents[1]
-STUDIES = {"study_photos": "photos", "study_cifar10": "CIFAR-10"}
+STUDIES = (
+    "study_photos_grid",
+    "study_cifar10_grid",
+    "study_tiny_imagenet_100",
+    "study_tiny_imagenet_scratch",
+)
 LOOKS = {"look_photos": "scenes", "look_tiny_imagenet": "Tiny-ImageNet, 100 classes"}
-GRIDS = ("study_tiny_imagenet_100", "study_photos_grid")
 LOOK_KEYS = ("top1", "energy", "pointing", "max_box_acc_v2", "gt_known", "gt_known_fixed", "drop")
-
-
-def table() -> str:
-    """Markdown: one row a score and condition, means with 95 % intervals, and the free CRM baseline."""
-    heads = (
-        "test split | score | baseline | baseline + CRM | CKFR | CKFR − baseline | CKFR − (baseline + CRM)"
-    )
-    lines = [f"| {heads} |", "|---|---|---|---|---|---|---|"]
-    for name, label in STUDIES.items():
-        result = load_result(name)
-        for row in result["results"]:
-            where = f"{label}, {row['condition']}, alpha {row['alpha']:g}"
-            for key in ("top1", "mistake_severity", "hdist@1", "alignment_pearson"):
-                pair, free = row["scores"][key], row["scores"].get(f"crm_{key}")
-                cells = [
-                    f"{metrics.Interval(**pair['baseline']):.3f}",
-                    f"{metrics.Interval(**free['baseline']):.3f}" if free else "",
-                    f"{metrics.Interval(**pair['ckfr']):.3f}",
-                ]
-                told = [_bold(metrics.Interval(**pair["difference"]))]
-                told.append(_bold(_against_crm(result, row, key)) if free else "")
-                lines.append("| " + " | ".join([where, NAMES[key], *cells, *told]) + " |")
-                where = ""
-    return "\n".join(lines)
 
 
 def looking() -> str:
@@ -67,40 +48,29 @@ def looking() -> str:
     return "\n".join(lines)
 
 
-def rivals() -> str:
+def results() -> str:
     """Markdown: every loss of the grids against cross-entropy, each at the settings validation chose."""
-    keys = ("top1", "mistake_severity", "hdist@1", "hdist@5", "alignment_pearson")
-    lines = ["| test split | loss | " + " | ".join(NAMES[key] for key in keys) + " |", "|---" * 7 + "|"]
-    for name in GRIDS:
-        for label, own in load_result(name)["results"].items():
-            where = label if "ImageNet" in label else f"photos, {label}"
-            for method, made in own["methods"].items():
-                cells = []
-                for key in keys:
-                    score = made["scores"][key]
-                    if method.endswith("CRM") and key.startswith("alignment"):
-                        cells.append("")  # the same network, so the same latents
-                        continue
-                    if method == BASELINE:
-                        cells.append(f"{metrics.Interval(**score['mean']):.3f}")
-                    else:
-                        cells.append(_bold(metrics.Interval(**score["difference"])))
-                lines.append("| " + " | ".join([where, method_title(method, made["chosen"]), *cells]) + " |")
-                where = ""
+    heads = [*(NAMES[score] for score in NAMES), "distance@1 against CRM"]
+    lines = ["| test split | loss | " + " | ".join(heads) + " |", "|---" * (len(heads) + 2) + "|"]
+    for where, own in each([load_result(name) for name in STUDIES]):
+        for method, made in own["methods"].items():
+            cells = []
+            for score in NAMES:
+                if method.endswith("CRM") and score.startswith("alignment"):
+                    cells.append("")  # the same network, so the same latents
+                elif method == BASELINE:
+                    cells.append(f"{metrics.Interval(**made['scores'][score]['mean']):.3f}")
+                else:
+                    cells.append(_bold(metrics.Interval(**made["scores"][score]["difference"])))
+            against = None if method == BASELINE else made["scores"]["hdist@1"].get("over_crm")
+            cells.append(_bold(metrics.Interval(**against)) if against else "")
+            lines.append("| " + " | ".join([where, method_title(method, made["chosen"]), *cells]) + " |")
+            where = ""
     return "\n".join(lines)
 
 
 def _bold(difference: metrics.Interval) -> str:
     return f"**{difference:+.3f}**" if difference.excludes_zero else f"{difference:+.3f}"
-
-
-def _against_crm(result: dict, row: dict, key: str) -> metrics.Interval:
-    """CKFR's own answers minus the baseline's minimum-risk answers, paired by seed."""
-    runs = {(r["condition"], r["alpha"], r["seed"]): r for r in result["runs"]}
-    at = [(row["condition"], seed) for seed in result["seeds"]]
-    ours = [runs[c, row["alpha"], seed][f"test_{key}"] for c, seed in at]
-    free = [runs[c, 0.0, seed][f"test_crm_{key}"] for c, seed in at]
-    return metrics.paired_difference(ours, free)
 
 
 def speeds() -> str:
@@ -134,9 +104,8 @@ def between_marks(text: str, name: str, content: str) -> str:
 def up_to_date(text: str) -> str:
     """The README's text with its tables as the result files have them now."""
     for name, content in (
-        ("results", table()),
+        ("results", results()),
         ("looking", looking()),
-        ("rivals", rivals()),
         ("speed", speeds()),
     ):
         text = between_marks(text, name, content)

@@ -1,4 +1,4 @@
-"""One figure of a study: each method's test scores against the baseline, and CKFR's grid on validation."""
+"""Figures of studies: each loss against cross-entropy on test, and how CKFR's settings were chosen."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,10 +9,12 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from ckfr_helpers.baselines import BASELINE as PLAIN
+from ckfr_helpers.plots.names import HIGHER_IS_BETTER, NAMES, method_title
+from ckfr_helpers.plots.study_tables import Summary, each
 from ckfr_helpers.plots.style import BASELINE, CMAP, COLOURS, OURS
-from ckfr_helpers.plots.training import HIGHER_IS_BETTER, NAMES, method_title
 
 SCORES = ("top1", "mistake_severity", "hdist@1", "alignment_pearson")
 
@@ -51,6 +53,79 @@ def study_figure(summary: Mapping[str, Any], scores: Sequence[str] = SCORES) -> 
         fontsize=11,
         fontweight="bold",
     )
+    return figure
+
+
+def differences(
+    summaries: Sequence[Summary],
+    methods: Sequence[str] = ("ckfr", f"{PLAIN} + CRM"),
+    scores: Sequence[str] = SCORES,
+) -> Figure:
+    """Differences to cross-entropy on the test split: one panel a score, one line a data set.
+
+    Args:
+        summaries: of studies whose `methods` all have these.
+        methods: one colour each, side by side.
+        scores: one panel each.
+    """
+    found = list(each(summaries))
+    figure, axes = plt.subplots(1, len(scores), figsize=(11, 0.62 * len(found) + 1.6), sharey=True)
+    colours = (OURS, COLOURS["orange"], COLOURS["green"], COLOURS["purple"])
+    for axis, score in zip(axes, scores, strict=True):
+        for number, (method, colour) in enumerate(zip(methods, colours, strict=False)):
+            shift = 0.26 * (number - (len(methods) - 1) / 2)
+            for place, (_, own) in enumerate(found):
+                scored = own["methods"][method]["scores"]
+                if score not in scored or (method.endswith("CRM") and score.startswith("alignment")):
+                    continue  # not defined; or the same network, so the same latents
+                told = scored[score]["difference"]
+                axis.plot([told["low"], told["high"]], [place + shift] * 2, color=colour)
+                axis.plot(told["mean"], place + shift, "o", color=colour, markersize=5)
+        axis.axvline(0, color=BASELINE, linewidth=1)
+        better = "more is better →" if score in HIGHER_IS_BETTER else "← less is better"
+        axis.set(title=NAMES.get(score, score), xlabel=better)
+        axis.locator_params(axis="x", nbins=4)
+    axes[0].set_yticks(range(len(found)), [title for title, _ in found])
+    axes[0].set_ylim(len(found) - 0.5, -0.5)
+    handles = [
+        Line2D([], [], color=colour, marker="o", markersize=5, label=f"{method_title(method)} − {PLAIN}")
+        for method, colour in zip(methods, colours, strict=False)
+    ]
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+    return figure
+
+
+def choices(summaries: Sequence[Summary]) -> Figure:
+    """How CKFR's settings were chosen: validation score by alpha, one line an ell, one panel a data set.
+
+    The ring is the choice, the grey line cross-entropy. Settings at another learning rate are left out.
+    """
+    found = [(title, own, s["study"]["choose_by"]) for s in summaries for title, own in each([s])]
+    columns = min(3, len(found))
+    rows = -(-len(found) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(3.5 * columns, 2.6 * rows + 0.3), squeeze=False)
+    ells = sorted({one["ell"] for _, own, _ in found for one in own["methods"]["ckfr"]["validation"]})
+    shades = dict(zip(ells, plt.get_cmap(CMAP)(np.linspace(0, 0.85, len(ells))), strict=True))
+    for axis, (title, own, by) in zip(axes.flat, found, strict=False):
+        chosen = own["methods"]["ckfr"]["chosen"]
+        tried = [one for one in own["methods"]["ckfr"]["validation"] if one["lr"] == chosen["lr"]]
+        alphas = sorted({one["alpha"] for one in tried})
+        for ell in sorted({one["ell"] for one in tried}):
+            line = sorted((alphas.index(one["alpha"]), one[by]) for one in tried if one["ell"] == ell)
+            axis.plot(*zip(*line, strict=True), "o-", color=shades[ell], markersize=4)
+        best = next(one for one in tried if one["alpha"] == chosen["alpha"] and one["ell"] == chosen["ell"])
+        axis.plot(alphas.index(best["alpha"]), best[by], "o", ms=14, mfc="none", mec="black")
+        axis.axhline(own["methods"][PLAIN]["validation"][0][by], color=BASELINE, linestyle="--")
+        axis.set_xticks(range(len(alphas)), [f"{alpha:g}" for alpha in alphas])
+        axis.set(title=title, xlabel="alpha")
+        axis.margins(x=0.1, y=0.15)
+        if axis in axes[:, 0]:
+            axis.set_ylabel(f"{NAMES.get(by, by)}\non validation")
+    for axis in axes.flat[len(found) :]:
+        axis.set_visible(False)
+    handles = [Line2D([], [], color=shades[ell], marker="o", label=f"ell = {ell:g}") for ell in ells]
+    handles.append(Line2D([], [], color=BASELINE, linestyle="--", label=PLAIN))
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
     return figure
 
 

@@ -1,6 +1,6 @@
 """Figures of notebook 03: curves, confusions in tree order, latent against tree distance, severities."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
@@ -12,25 +12,11 @@ from matplotlib.figure import Figure
 
 from ckfr_helpers import metrics
 from ckfr_helpers.losses import latent_distances
+from ckfr_helpers.plots.names import NAMES
 from ckfr_helpers.plots.style import BASELINE, CMAP, OURS
 
 if TYPE_CHECKING:
     from ckfr_helpers.training.lesson import Pair
-
-NAMES = {
-    "top1": "top-1 accuracy",
-    "mistake_severity": "mistake severity",
-    "hdist@1": "hierarchical distance@1",
-    "hdist@5": "hierarchical distance@5",
-    "alignment_pearson": "latent–tree correlation",
-}
-METHOD_NAMES = {
-    "ckfr": "CKFR",
-    "soft-labels": "soft labels",
-    "hxe": "HXE",
-    "proxy-anchor": "Proxy-Anchor",
-}
-HIGHER_IS_BETTER = ("top1", "top5", "alignment_pearson")
 
 
 def curves(pairs: Sequence["Pair"]) -> Figure:
@@ -134,133 +120,6 @@ def quick_table(pairs: Sequence["Pair"]) -> pd.DataFrame:
                     for key, label in NAMES.items()
                 }
     return pd.DataFrame(rows).T
-
-
-def study_table(result: Mapping[str, Any], scores: Sequence[str] = tuple(NAMES)) -> pd.DataFrame:
-    """The committed five-seed study: mean [95 % interval] over seeds, and the paired difference."""
-    rows = {}
-    for condition in result["results"]:
-        for key in scores:
-            for prefix, suffix in (("", ""), ("crm_", " + CRM")):
-                pair = condition["scores"].get(prefix + key)
-                if pair is None or (prefix and key.startswith("alignment")):
-                    continue
-                rows[condition["condition"], NAMES[key] + suffix] = {
-                    "baseline": f"{metrics.Interval(**pair['baseline']):.3f}",
-                    "CKFR": f"{metrics.Interval(**pair['ckfr']):.3f}",
-                    "difference": f"{metrics.Interval(**pair['difference']):+.3f}",
-                }
-    return pd.DataFrame(rows).T
-
-
-def verdicts(results: Mapping[str, Mapping[str, Any]], scores: Sequence[str] = tuple(NAMES)) -> pd.DataFrame:
-    """What the intervals of the paired differences say: better, worse, or not told apart."""
-    rows: dict[Any, dict[str, str]] = {}
-    for name, result in results.items():
-        for row in result["results"]:
-            found = {}
-            for key in scores:
-                difference = metrics.Interval(**row["scores"][key]["difference"])
-                up = (difference.mean > 0) == (key in HIGHER_IS_BETTER)
-                found[NAMES[key]] = (
-                    ("better" if up else "worse") if difference.excludes_zero else "not told apart"
-                )
-            rows[name, row["condition"]] = found
-    return pd.DataFrame(rows).T
-
-
-def crm_comparison(
-    results: Mapping[str, Mapping[str, Any]], keys: Sequence[str] = ("hdist@1", "hdist@5")
-) -> pd.DataFrame:
-    """Means over seeds of four ways to answer: each method's argmax, and its minimum-risk decisions."""
-    rows = {}
-    for name, result in results.items():
-        for row in result["results"]:
-            for key in keys:
-                rows[name, row["condition"], NAMES[key]] = {
-                    f"{method}{suffix}": row["scores"][prefix + key][place]["mean"]
-                    for prefix, suffix in (("", ""), ("crm_", " + CRM"))
-                    for method, place in (("baseline", "baseline"), ("CKFR", "ckfr"))
-                }
-    return pd.DataFrame(rows).T
-
-
-def method_title(method: str, chosen: Mapping[str, Any] | None = None) -> str:
-    """What tables and figures call a loss of a study, with the parameters that validation chose for it."""
-    own = [f"{k} {v:g}" for k, v in (chosen or {}).items() if k in ("alpha", "ell", "beta", "weight")]
-    name = METHOD_NAMES.get(method, method)
-    return f"{name} ({', '.join(own)})" if own else name
-
-
-def rivals_table(
-    summaries: Sequence[Mapping[str, Any]],
-    keys: Sequence[str] = ("top1", "mistake_severity", "hdist@1", "hdist@5"),
-) -> pd.DataFrame:
-    """Every loss of `ckfr study` summaries: cross-entropy's means, and the others' paired differences to it.
-
-    A star marks a 95 % interval without zero.
-    """
-    rows = {}
-    for summary in summaries:
-        for label, own in summary["results"].items():
-            for method, made in own["methods"].items():
-                found = {}
-                for key in (*keys, "alignment_pearson"):
-                    if method.endswith("CRM") and key.startswith("alignment"):
-                        continue  # the same network, so the same latents
-                    score = made["scores"][key]
-                    if method == "cross-entropy":
-                        found[NAMES[key]] = f"{score['mean']['mean']:.3f}"
-                        continue
-                    difference = metrics.Interval(**score["difference"])
-                    star = " *" if difference.excludes_zero else ""
-                    found[NAMES[key]] = (
-                        f"{difference.mean:+.3f} ± {difference.high - difference.mean:.3f}{star}"
-                    )
-                rows[label, method_title(method, made["chosen"])] = found
-    return pd.DataFrame(rows).T.fillna("")
-
-
-def study_figure(results: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """Paired differences CKFR − baseline with their intervals: one panel a score, one line a condition."""
-    keys = ("top1", "mistake_severity", "hdist@1", "alignment_pearson")
-    lines = [
-        (f"{name}\n{row['condition']}", row) for name, result in results.items() for row in result["results"]
-    ]
-    figure, axes = plt.subplots(1, len(keys), figsize=(11, 0.75 * len(lines) + 1.3), sharey=True)
-    for axis, key in zip(axes, keys, strict=True):
-        for place, (_, row) in enumerate(lines):
-            difference = metrics.Interval(**row["scores"][key]["difference"])
-            reach = [[difference.mean - difference.low], [difference.high - difference.mean]]
-            axis.errorbar(difference.mean, place, xerr=reach, fmt="o", color=OURS, capsize=4)
-        axis.axvline(0, color="black", linewidth=1)
-        better = "more is better →" if key in HIGHER_IS_BETTER else "← less is better"
-        axis.set(title=NAMES[key], xlabel=f"CKFR − baseline\n{better}")
-        axis.margins(x=0.25)
-    axes[0].set(
-        yticks=range(len(lines)), yticklabels=[name for name, _ in lines], ylim=(len(lines) - 0.5, -0.5)
-    )
-    return figure
-
-
-def alpha_figure(results: Mapping[str, Mapping[str, Any]], key: str = "hdist@1") -> Figure:
-    """Validation score by alpha, one panel a condition, a dot a seed; the ring marks the alpha chosen."""
-    rows = [(name, result, row) for name, result in results.items() for row in result["results"]]
-    figure, axes = plt.subplots(1, len(rows), figsize=(3.2 * len(rows), 3), squeeze=False)
-    for axis, (name, result, row) in zip(axes[0], rows, strict=True):
-        runs = [run for run in result["runs"] if run["condition"] == row["condition"]]
-        alphas = sorted({run["alpha"] for run in runs})
-        values = [[run[f"val_{key}"] for run in runs if run["alpha"] == alpha] for alpha in alphas]
-        means = [float(np.mean(dots)) for dots in values]
-        axis.plot(range(len(alphas)), means, "o-", color=OURS)
-        for place, dots in enumerate(values):
-            axis.plot([place] * len(dots), dots, ".", color=OURS, alpha=0.45)
-        chosen = alphas.index(row["alpha"])
-        axis.plot(chosen, means[chosen], "o", markersize=15, markerfacecolor="none", markeredgecolor="black")
-        axis.set_xticks(range(len(alphas)), [f"{alpha:g}" for alpha in alphas])
-        axis.set(title=f"{name}, {row['condition']}", xlabel="alpha (0 is the baseline)")
-    axes[0, 0].set_ylabel(f"{NAMES[key]}\non validation (less is better)")
-    return figure
 
 
 def _both(pair: "Pair") -> list[tuple[str, Any, Any]]:

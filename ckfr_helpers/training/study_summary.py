@@ -38,9 +38,10 @@ def summarise(
     Returns:
         "study", "environment", "how" (the rules of choice in words), "failed", and "results": for each data
         set "seeds", "photographs" (scenes only) and "methods". A method has "chosen" (lr and parameters),
-        "validation" (the score that chose, for every setting), and for every test score "mean" and
-        "difference" (to cross-entropy, paired on seeds), each an interval ``{mean, low, high, n}``; for
-        scenes also "top1_over_photographs". ``cross-entropy + CRM`` is the baseline with minimum-risk
+        "validation" (the score that chose, for every setting), and for every test score "mean",
+        "difference" (to cross-entropy, paired on seeds) and "over_crm" (to ``cross-entropy + CRM``, for
+        scores that its decisions change), each an interval ``{mean, low, high, n}``; for scenes also
+        "top1_over_photographs". ``cross-entropy + CRM`` is the baseline with minimum-risk
         decisions. A score that is not defined in some run (no mistakes, say) is left out.
     """
     results = {}
@@ -79,7 +80,7 @@ def summarise(
         methods[CRM] = {"chosen": methods[BASELINE]["chosen"]}
         tests[CRM] = [_with_crm(scores) for scores in base]
         for method, scores in tests.items():
-            methods[method]["scores"] = _scores(scores, base)
+            methods[method]["scores"] = _scores(scores, base, tests[CRM])
         own = {"seeds": list(study.seeds), "methods": methods}
         groups = picked[BASELINE][study.seeds[0]]["test_groups"]
         if groups is not None:
@@ -135,17 +136,30 @@ def _with_crm(scores: Mapping[str, float]) -> dict[str, float]:
     return {name: scores.get(f"crm_{name}", value) for name, value in scores.items() if name[:4] != "crm_"}
 
 
-def _scores(scores: Sequence[Mapping[str, float]], base: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+def _scores(
+    scores: Sequence[Mapping[str, float]],
+    base: Sequence[Mapping[str, float]],
+    free: Sequence[Mapping[str, float]],
+) -> dict[str, Any]:
+    """Intervals of one method's runs, and of their differences to cross-entropy's without and with CRM."""
     found = {}
     for name in scores[0]:
-        mine = np.array([run[name] for run in scores], dtype=np.float64)
-        theirs = np.array([run[name] for run in base], dtype=np.float64)
-        if np.isfinite(mine).all() and np.isfinite(theirs).all():
-            found[name] = {
-                "mean": asdict(metrics.mean_interval(mine)),
-                "difference": asdict(metrics.paired_difference(mine, theirs)),
-            }
+        mine, theirs = _column(scores, name), _column(base, name)
+        if not np.isfinite([mine, theirs]).all():
+            continue
+        found[name] = {
+            "mean": asdict(metrics.mean_interval(mine)),
+            "difference": asdict(metrics.paired_difference(mine, theirs)),
+        }
+        if f"crm_{name}" in base[0] and scores is not free:
+            free_answers = _column(free, name)
+            if np.isfinite(free_answers).all():
+                found[name]["over_crm"] = asdict(metrics.paired_difference(mine, free_answers))
     return found
+
+
+def _column(scores: Sequence[Mapping[str, float]], name: str) -> np.ndarray:
+    return np.array([run[name] for run in scores], dtype=np.float64)
 
 
 def _over_photographs(
