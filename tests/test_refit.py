@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 
 from ckfr_helpers.arrangement import small_trees
 from ckfr_helpers.metrics import alignment, hierarchical_metrics
-from ckfr_helpers.plots.refit import branch_colours, main_branches, plane, refit_grid
+from ckfr_helpers.plots.refit import plane, refit_grid
 from ckfr_helpers.plots.style import png, use_style
 from ckfr_helpers.runtime import CkfrError
 from ckfr_helpers.sliders import Superseded, refit_panel, refit_view
@@ -173,22 +173,6 @@ def test_the_plane_does_not_depend_on_how_latents_are_turned_or_scaled(seed, sca
     np.testing.assert_allclose(here[1], there[1], atol=1e-5)
     np.testing.assert_allclose(here[0], there[0], atol=1e-5)
     assert here[2] == pytest.approx(there[2])
-
-
-def test_branches_hold_every_class_once_and_never_too_many():
-    for tree in small_trees().values():
-        for most in (1, 2, 4, 8):
-            branches = main_branches(tree, most)
-            assert sorted(label for branch in branches for label in branch) == list(range(len(tree)))
-            assert len(branches) <= max(most, 1)
-    four = main_branches(TREE, 4)
-    assert [[TREE.names[label] for label in branch] for branch in four] == [
-        ["lion", "tiger"], ["robin", "owl"], ["frying pan", "wok"], ["bus", "tractor"],
-    ]  # fmt: skip
-
-
-def test_every_class_of_a_large_tree_has_a_colour_of_its_own():
-    assert len(np.unique(branch_colours(TREE).round(4), axis=0)) == len(TREE)
 
 
 def test_view_and_panel_show_the_fit_and_the_one_before(frozen):

@@ -14,6 +14,7 @@ from PIL import Image
 from ckfr_helpers.arrangement import Setting, arrange, small_trees
 from ckfr_helpers.plots.style import use_style
 from ckfr_helpers.sliders import Panel, View, arrangement_panel, arrangement_view, give_way
+from ckfr_helpers.sliders.controls import alpha_slider, ell_slider, named
 
 TREES = small_trees()
 PIXEL = b"\x89PNG"
@@ -77,6 +78,19 @@ def test_controls_wait_for_the_release_and_are_labelled(panel):
         assert getattr(control, "continuous_update", False) is False
     wanted = set(inspect.signature(panel.compute).parameters)
     assert wanted == set(panel.controls)
+
+
+def test_shared_controls_name_their_steps_and_line_up():
+    alpha, ell = alpha_slider((0, 0.05, 2.0, 100), 2, 70), ell_slider()
+    assert alpha.value == 2
+    alpha.index = 1
+    assert (alpha.label, alpha.value) == ("0.05", 0.05)
+    assert [label for label, _ in alpha.options] == ["0", "0.05", "2", "100"]
+    assert alpha.style.description_width == "70px"
+    assert (ell.value, ell.min, ell.max, ell.step) == (1.2, 0.6, 2.0, 0.1)
+    assert ell.style.description_width == named("tree")["style"]["description_width"]
+    assert not alpha.continuous_update
+    assert not ell.continuous_update
 
 
 def test_the_picture_carries_its_alt_text_and_a_fixed_height(panel):

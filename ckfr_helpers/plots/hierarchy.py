@@ -1,7 +1,6 @@
 """Figures of notebook 01: the tree, matrices in tree order, three measures compared, graph against tree."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,8 +11,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from ckfr_helpers.hierarchy import MEASURES, Hierarchy, Measure
+from ckfr_helpers.plots.branches import main_branches, node_colours
 from ckfr_helpers.plots.style import BASELINE, CMAP, COLOURS, OURS
-from ckfr_helpers.runtime import CkfrError
 
 LABELS: dict[Measure, str] = {
     "path": "path length (edges)",
@@ -22,71 +21,6 @@ LABELS: dict[Measure, str] = {
 }
 TITLES: dict[Measure, str] = {"path": "path", "lca_height": "LCA height", "wu_palmer": "Wu–Palmer"}
 _GREY = "0.72"
-_HUES = ("orange", "purple", "sky", "red", "green", "brown", "blue", "pink", "yellow", "grey")
-
-
-class Group(NamedTuple):
-    """One branch of the tree, as a run of neighbours in tree order.
-
-    Attributes:
-        node: id of the branch's top node.
-        start: place of its first class in tree order.
-        size: number of its classes.
-    """
-
-    node: str
-    start: int
-    size: int
-
-
-def groups(hierarchy: Hierarchy, most: int, smallest: int = 1) -> list[Group]:
-    """Cut the tree into branches: the largest is opened again and again, as long as that leaves few enough.
-
-    Args:
-        hierarchy: the tree.
-        most: at most so many branches ...
-        smallest: ... with at least so many classes each. Smaller ones are not counted, and a branch that
-            would lose more than a fifth of its classes to them stays whole.
-
-    Returns:
-        All branches in tree order; together they hold every class once.
-
-    Raises:
-        CkfrError: ``most`` or ``smallest`` is less than 1.
-    """
-    if most < 1 or smallest < 1:
-        raise CkfrError(f"A tree cannot be cut into {most} groups of {smallest}; expected at least 1 of 1.")
-    ranges = _ranges(hierarchy)
-    found, closed = [_branching(hierarchy, hierarchy.root)], set[str]()
-    while candidates := [node for node in found if node not in closed]:
-        widest = max(candidates, key=lambda node: ranges[node][1])
-        children = [_branching(hierarchy, child) for child in hierarchy.children.get(widest, ())]
-        place = found.index(widest)
-        opened = [*found[:place], *children, *found[place + 1 :]]
-        counted = [node for node in opened if ranges[node][1] >= smallest]
-        kept = sum(ranges[child][1] for child in children if ranges[child][1] >= smallest)
-        if len(counted) <= most and 5 * kept >= 4 * ranges[widest][1]:
-            found = opened
-        else:
-            closed.add(widest)
-    return [Group(node, *ranges[node]) for node in found]
-
-
-def _branching(hierarchy: Hierarchy, node: str) -> str:
-    """Down from ``node`` to the first branching or leaf."""
-    while len(below := hierarchy.children.get(node, ())) == 1:
-        node = below[0]
-    return node
-
-
-def _ranges(hierarchy: Hierarchy) -> dict[str, tuple[int, int]]:
-    """(first place in tree order, number of classes) of every node."""
-    ranges: dict[str, tuple[int, int]] = {}
-    for place, label in enumerate(hierarchy.order()):
-        for node in hierarchy.path_to_root(hierarchy.classes[label]):
-            start, size = ranges.get(node, (place, 0))
-            ranges[node] = (start, size + 1)
-    return ranges
 
 
 # ------------------------------------------------------------------------------------------------
@@ -113,7 +47,7 @@ def tree(
     bold: set[str] = set()
     hue = dict.fromkeys(hierarchy.nodes, _GREY)
     if path is None:
-        hue |= _branch_colours(hierarchy, colours)
+        hue |= node_colours(hierarchy, colours)
     else:
         bold = {n for end in path for n in hierarchy.path_to_root(end)}
         bold -= set(hierarchy.path_to_root(hierarchy.lca(*path)))
@@ -143,21 +77,6 @@ def tree(
     axis.spines[["left", "top", "right"]].set_visible(False)
     axis.spines["bottom"].set_bounds(0, deepest)
     return figure
-
-
-def _branch_colours(hierarchy: Hierarchy, most: int) -> dict[str, tuple[float, float, float]]:
-    """Colour of every node of the tree's main branches, the single way down to each included."""
-    found = {}
-    for group, hue in zip(groups(hierarchy, min(most, len(_HUES))), _HUES, strict=False):
-        top = _top_of_chain(hierarchy, group.node)
-        found |= {n: COLOURS[hue] for n in hierarchy.nodes if top in hierarchy.path_to_root(n)}
-    return found
-
-
-def _top_of_chain(hierarchy: Hierarchy, node: str) -> str:
-    while node in hierarchy.parent and len(hierarchy.children[hierarchy.parent[node]]) == 1:
-        node = hierarchy.parent[node]
-    return node
 
 
 def _rows(hierarchy: Hierarchy) -> dict[str, float]:
@@ -230,11 +149,12 @@ def _matrix(
     )  # fmt: skip
     smallest = max(2, round(share * len(hierarchy)))
     ticks, texts = [], []
-    for group in groups(hierarchy, most, smallest):
-        if group.size >= smallest:
-            ticks.append(group.start + group.size / 2)
-            texts.append(f"{hierarchy.name(group.node)} ({group.size})")
-            corner, side = (group.start, group.start), group.size
+    for branch in main_branches(hierarchy, most, smallest):
+        side = len(branch.labels)
+        if side >= smallest:
+            ticks.append(branch.start + side / 2)
+            texts.append(f"{hierarchy.name(branch.node)} ({side})")
+            corner = (branch.start, branch.start)
             axis.add_patch(Rectangle(corner, side, side, fill=False, edgecolor="white", lw=1.6))
     axis.set_yticks(ticks, texts if names else [""] * len(ticks), rotation=0)
     axis.set_xticks([])

@@ -7,15 +7,16 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Polygon
 
 from ckfr_helpers.arrangement import Arrangement
 from ckfr_helpers.hierarchy import Hierarchy
 from ckfr_helpers.metrics import mean_interval
+from ckfr_helpers.plots.branches import class_colours, sisters
+from ckfr_helpers.plots.multiples import alpha_ell_grid
 from ckfr_helpers.plots.style import BASELINE, CMAP, COLOURS, OURS, subplots
 
-_GREY = "0.45"
+# The small trees have up to five families: the first hues stay apart when a family darkens.
 
 
 def three_points(delta: Sequence[float], cases: Mapping[str, tuple[float, float]]) -> Figure:
@@ -135,23 +136,6 @@ def timings(sizes: Sequence[int], seconds: Mapping[str, Sequence[float]]) -> Fig
     return figure
 
 
-def tree_colours(hierarchy: Hierarchy) -> np.ndarray:
-    """(C, 3) colours in label order: one hue for each branch of the tree, from light to dark within it.
-
-    The branches are the parents of the leaves, so that sisters look alike.
-    """
-    order = hierarchy.order()
-    hues = [COLOURS[name] for name in ("orange", "purple", "blue", "green", "red", "sky", "brown", "pink")]
-    mothers = [hierarchy.parent[hierarchy.classes[label]] for label in order]
-    branches = list(dict.fromkeys(mothers))
-    colours = np.zeros((len(order), 3))
-    for branch_index, branch in enumerate(branches):
-        members = [label for label, mother in zip(order, mothers, strict=True) if mother == branch]
-        for label, light in zip(members, np.linspace(1, 0.55, len(members)), strict=True):
-            colours[label] = np.array(to_rgb(hues[branch_index % len(hues)])) * light
-    return colours
-
-
 def draw_map(axis: Axes, latents: np.ndarray, labels: np.ndarray, hierarchy: Hierarchy, names: bool) -> None:
     """2-D latents with the tree laid over them: every inner node stands at the mean of its classes.
 
@@ -169,7 +153,7 @@ def draw_map(axis: Axes, latents: np.ndarray, labels: np.ndarray, hierarchy: Hie
         width = 0.8 + 1.7 * (deepest - hierarchy.depth(child)) / max(deepest, 1)
         axis.plot(*np.stack([place[mother], place[child]]).T, color="0.78", lw=width, zorder=1)
     axis.plot(*place[hierarchy.root], "s", color="0.5", ms=4, zorder=2)
-    colours = tree_colours(hierarchy)
+    colours = class_colours(sisters(hierarchy))
     axis.scatter(*latents.T, c=colours[labels], s=34, edgecolor="white", lw=0.6, zorder=3)
     span = np.ptp(latents, axis=0).max() or 1.0
     middle = (latents.max(0) + latents.min(0)) / 2
@@ -208,30 +192,18 @@ def _write_names(axis: Axes, latents: np.ndarray, labels: np.ndarray, names: Seq
 
 
 def arrangement_grid(grid: Mapping[tuple[float, float], Arrangement], hierarchy: Hierarchy) -> Figure:
-    """Small multiples: alpha along the rows' axis (columns), ell down (rows).
+    """Small multiples of the map: alpha in columns, ell in rows, with the correlation above each.
 
     Args:
         grid: (alpha, ell) -> arrangement of ``hierarchy``'s classes in 2-D.
     """
-    alphas, ells = sorted({a for a, _ in grid}), sorted({e for _, e in grid})
-    figure, axes = subplots(
-        len(ells), len(alphas), figsize=(2.25 * len(alphas), 2.42 * len(ells) + 0.35), squeeze=False
-    )
-    for row, ell in zip(axes, ells, strict=True):
-        for axis, alpha in zip(row, alphas, strict=True):
-            result = grid[alpha, ell]
-            draw_map(axis, result.latents, result.labels, hierarchy, names=False)
-            axis.set_title(correlation(result.alignment.pearson_between), fontsize=10)
-        row[0].set_ylabel(f"ell = {ell:g}", fontsize=11, weight="bold")
-    for axis, alpha in zip(axes[-1], alphas, strict=True):
-        axis.set_xlabel(f"alpha = {alpha:g}", fontsize=11, weight="bold")
-    colours = tree_colours(hierarchy)
-    handles = [
-        Line2D([], [], marker="o", ls="", color=colours[label], label=hierarchy.names[label])
-        for label in hierarchy.order()
-    ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 8), handletextpad=0.1)
-    return figure
+
+    def draw(axis: Axes, result: Arrangement) -> None:
+        draw_map(axis, result.latents, result.labels, hierarchy, names=False)
+        axis.set_title(correlation(result.alignment.pearson_between), fontsize=10)
+
+    colours = class_colours(sisters(hierarchy))
+    return alpha_ell_grid(grid, draw, hierarchy, colours, cell=(2.25, 2.42), legend_height=0.35)
 
 
 def correlation(value: float) -> str:

@@ -4,16 +4,19 @@ from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
 from ckfr_helpers.hierarchy import Hierarchy
-from ckfr_helpers.plots.style import COLOURS, OURS, subplots
+from ckfr_helpers.plots.branches import class_colours, main_branches
+from ckfr_helpers.plots.multiples import alpha_ell_grid
+from ckfr_helpers.plots.style import OURS, subplots
 from ckfr_helpers.training.refit import Refit
 
 GHOST = "0.55"
+#: More hues than these are hard to tell apart in a map.
+MOST_BRANCHES = 8
 #: Score, title, limits of its axis, and which way is better.
 SCORES = (
     ("top1", "top-1 accuracy", (0.0, 1.0), "→ better"),
@@ -22,45 +25,10 @@ SCORES = (
 )
 
 
-def main_branches(hierarchy: Hierarchy, most: int = 8) -> list[list[int]]:
-    """Classes by large branch, in tree order: the largest branch is split as long as there are few enough.
-
-    Args:
-        hierarchy: the tree.
-        most: branches wanted, one hue each.
-
-    Returns:
-        Lists of labels that together hold every class once.
-    """
-    under: dict[str, list[int]] = {}
-    for label in hierarchy.order():
-        node: str | None = hierarchy.classes[label]
-        while node is not None:
-            under.setdefault(node, []).append(label)
-            node = hierarchy.parent.get(node)
-    branches = [hierarchy.root]
-    while True:
-        inner = [node for node in branches if node in hierarchy.children]
-        if not inner:
-            break
-        largest = max(inner, key=lambda node: len(under[node]))
-        children = hierarchy.children[largest]
-        if len(under[largest]) == 1 or len(branches) + len(children) - 1 > most:
-            break
-        place = branches.index(largest)
-        branches[place : place + 1] = children
-    order = {label: place for place, label in enumerate(hierarchy.order())}
-    return sorted((under[node] for node in branches), key=lambda labels: order[labels[0]])
-
-
-def branch_colours(hierarchy: Hierarchy) -> np.ndarray:
-    """(C, 3) colours in label order: one hue of the colour-blind-safe cycle for each large branch."""
-    names = ("orange", "sky", "blue", "green", "red", "purple", "brown", "pink")
-    colours = np.zeros((len(hierarchy), 3))
-    for name, labels in zip(names, main_branches(hierarchy, len(names)), strict=False):
-        for label, light in zip(labels, np.linspace(1, 0.6, len(labels)), strict=True):
-            colours[label] = np.array(to_rgb(COLOURS[name])) * light
-    return colours
+def _colours(hierarchy: Hierarchy) -> np.ndarray:
+    """(C, 3) RGB in label order: a hue for each large branch, from light to dark within it."""
+    branches = main_branches(hierarchy, MOST_BRANCHES)
+    return class_colours([branch.labels for branch in branches])
 
 
 def plane(
@@ -140,26 +108,15 @@ def refit_grid(grid: Mapping[tuple[float, float], Refit], labels: np.ndarray, hi
         labels: (M,) of the held-out samples.
         hierarchy: of the classes.
     """
-    alphas, ells = sorted({a for a, _ in grid}), sorted({e for _, e in grid})
-    figure, axes = subplots(
-        len(ells), len(alphas), figsize=(2.3 * len(alphas), 2.35 * len(ells) + 0.3), squeeze=False
-    )
     distances = hierarchy.distances("path")
-    for row, ell in zip(axes, ells, strict=True):
-        for axis, alpha in zip(row, alphas, strict=True):
-            fit = grid[alpha, ell]
-            _map(axis, fit, None, labels, hierarchy, distances, names=False)
-            axis.set_title(f"top-1 {fit.scores['top1']:.0%}, r = {fit.scores['pearson']:.2f}", fontsize=9)
-        row[0].set_ylabel(f"ell = {ell:g}", fontsize=11, weight="bold")
-    for axis, alpha in zip(axes[-1], alphas, strict=True):
-        axis.set_xlabel(f"alpha = {alpha:g}", fontsize=11, weight="bold")
-    colours = branch_colours(hierarchy)
-    handles = [
-        Line2D([], [], marker="o", ls="", color=colours[label], label=hierarchy.names[label])
-        for label in hierarchy.order()
-    ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=8, handletextpad=0, columnspacing=0.8)
-    return figure
+
+    def draw(axis: Axes, fit: Refit) -> None:
+        _map(axis, fit, None, labels, hierarchy, distances, names=False)
+        axis.set_title(f"top-1 {fit.scores['top1']:.0%}, r = {fit.scores['pearson']:.2f}", fontsize=9)
+
+    return alpha_ell_grid(
+        grid, draw, hierarchy, _colours(hierarchy), cell=(2.3, 2.35), legend_height=0.3, column_gap=0.8
+    )
 
 
 def _said(fit: Refit) -> str:
@@ -176,7 +133,7 @@ def _map(
     names: bool = True,
 ) -> float:
     points, means, share = plane(fit.latents, labels, distances)
-    colours = branch_colours(hierarchy)
+    colours = _colours(hierarchy)
     if names:  # in small maps the specks would only add weight
         axis.scatter(*points.T, c=colours[labels], s=7, alpha=0.3, lw=0, zorder=2)
     if before is not None:

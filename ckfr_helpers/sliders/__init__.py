@@ -1,7 +1,8 @@
 """Live panels: a few controls, one picture, and the numbers under it. ipywidgets 7.7 and 8.
 
-`panel` holds the panel itself; each of the other files holds one panel's computing function, an ordinary
-function from control values to a `View`, which is tested without any widget.
+`panel` holds the panel itself and `controls` what several panels are moved by; each of the other files holds
+one panel's computing function, an ordinary function from control values to a `View`, which is tested without
+any widget.
 """
 
 from ckfr_helpers.sliders.arrangement import arrangement_panel, arrangement_view

@@ -10,6 +10,7 @@ from ckfr_helpers.arrangement import Arrangement, Setting, arrange
 from ckfr_helpers.hierarchy import Hierarchy
 from ckfr_helpers.plots import loss as loss_plots
 from ckfr_helpers.plots.style import png
+from ckfr_helpers.sliders.controls import alpha_slider, ell_slider, named
 from ckfr_helpers.sliders.panel import Panel, View
 
 ALPHAS = (0, 1, 2, 5, 10, 20, 50, 100)
@@ -66,15 +67,9 @@ def arrangement_panel(trees: Mapping[str, Hierarchy], **settings: Any) -> Panel:
         )
         return View(png(loss_plots.arrangement_grid(grid, trees[tree])), "\n".join(lines), alt)
 
-    wide = {"description_width": "45px"}
     controls = {
-        "alpha": widgets.SelectionSlider(
-            options=ALPHAS, value=20, description="alpha", continuous_update=False, style=wide
-        ),
-        "ell": widgets.FloatSlider(
-            value=1.2, min=0.6, max=2.0, step=0.1, description="ell", continuous_update=False, style=wide,
-            readout_format=".1f",
-        ),
-        "tree": widgets.Dropdown(options=list(trees), description="tree", style=wide),
-    }  # fmt: skip
+        "alpha": alpha_slider(ALPHAS, 20),
+        "ell": ell_slider(),
+        "tree": widgets.Dropdown(options=list(trees), **named("tree")),
+    }
     return Panel(compute, controls, static, height=410)

@@ -10,6 +10,7 @@ from ckfr_helpers.localization import boxes_from_map
 from ckfr_helpers.look_lesson import LookLesson
 from ckfr_helpers.plots import looking as plots
 from ckfr_helpers.plots.style import jpeg
+from ckfr_helpers.sliders.controls import alpha_slider, on_release
 from ckfr_helpers.sliders.panel import Panel, View, give_way
 
 GRID_THRESHOLDS = (0.2, 0.45, 0.7)
@@ -111,19 +112,14 @@ def look_panel(lesson: LookLesson, indices: Sequence[int], picture: int = 0) -> 
     """
     views = LookViews(lesson, indices)
     alphas = list(lesson.models)
-    wide = {"description_width": "70px"}
+    wide = 70  # pixels, for the longest label
     controls = {
         "threshold": widgets.FloatSlider(
-            value=0.45, min=0.0, max=0.95, step=0.05, description="threshold", continuous_update=False,
-            style=wide,
+            value=0.45, min=0, max=0.95, step=0.05, **on_release("threshold", wide)
         ),
         "blend": widgets.FloatSlider(
-            value=0.6, min=0.0, max=1.0, step=0.1, description="blend", continuous_update=False, style=wide,
-            readout_format=".1f",
+            value=0.6, min=0, max=1, step=0.1, readout_format=".1f", **on_release("blend", wide)
         ),
-        "alpha": widgets.SelectionSlider(
-            options=[(f"{alpha:g}", alpha) for alpha in alphas], value=alphas[0], description="alpha",
-            continuous_update=False, style=wide,
-        ),
-    }  # fmt: skip
+        "alpha": alpha_slider(alphas, alphas[0], wide),
+    }
     return Panel(views.view, controls, lambda: views.grid(picture), height=340)

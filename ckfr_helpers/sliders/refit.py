@@ -7,6 +7,7 @@ import ipywidgets as widgets
 
 from ckfr_helpers.plots import refit as refit_plots
 from ckfr_helpers.plots.style import png
+from ckfr_helpers.sliders.controls import alpha_slider, ell_slider, on_release
 from ckfr_helpers.sliders.panel import Panel, View, give_way
 from ckfr_helpers.training.refit import FrozenLatents, Refit, RefitSetting, refit
 
@@ -86,19 +87,11 @@ def refit_panel(frozen: FrozenLatents, **settings: Any) -> Panel:
         picture = png(refit_plots.refit_grid(grid, frozen.held_out_labels, frozen.hierarchy), dpi=80)
         return View(picture, "\n".join(lines), alt)
 
-    wide = {"description_width": "45px"}
     controls = {
-        "alpha": widgets.SelectionSlider(
-            options=ALPHAS, value=2, description="alpha", continuous_update=False, style=wide
-        ),
-        "ell": widgets.FloatSlider(
-            value=1.2, min=0.6, max=2.0, step=0.1, description="ell", continuous_update=False, style=wide,
-            readout_format=".1f",
-        ),
-        "start": widgets.IntSlider(
-            value=1, min=1, max=STARTS, description="start", continuous_update=False, style=wide
-        ),
-    }  # fmt: skip
+        "alpha": alpha_slider(ALPHAS, 2),
+        "ell": ell_slider(),
+        "start": widgets.IntSlider(value=1, min=1, max=STARTS, **on_release("start")),
+    }
     panel: list[Panel] = []  # compute looks up what its own panel shows, once there is one
     panel.append(Panel(compute, controls, static, height=490))
     return panel[0]
