@@ -65,13 +65,21 @@ def load_result(name: str) -> dict[str, Any]:
     """A committed result, e.g. ``"study_photos_grid"``, with the hardware and versions it was made with.
 
     Raises:
-        CkfrError: if there is none; the sentence says which script makes it.
+        CkfrError: as `result_file`.
     """
-    root = repo_root()
-    path = (root or Path.cwd()) / "benchmarks" / "results" / f"{name}.json"
+    return json.loads(result_file(f"{name}.json").read_text())
+
+
+def result_file(name: str) -> Path:
+    """Where a committed result lies, e.g. ``"study_photos_grid.csv"`` with every run of that study.
+
+    Raises:
+        CkfrError: if there is none; the sentence says what makes it.
+    """
+    path = (repo_root() or Path.cwd()) / "benchmarks" / "results" / name
     if not path.is_file():
-        raise CkfrError(f"There is no result {path}; the scripts in benchmarks/ write it.")
-    return json.loads(path.read_text())
+        raise CkfrError(f"There is no result {path}; ckfr study and the scripts in benchmarks/ write them.")
+    return path
 
 
 def mode() -> Literal["quick", "full"]:

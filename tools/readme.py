@@ -1,7 +1,7 @@
 """Write what the README shows of the results, from the committed result files and notebook 03.
 
 python tools/readme.py            # the tables, between their marks
-python tools/readme.py --picture  # and docs/overview.png
+python tools/readme.py --picture  # and the pictures in docs/; wants a Chromium for the panel
 """
 
 import argparse
@@ -14,7 +14,9 @@ from ckfr_helpers import metrics
 from ckfr_helpers.baselines import BASELINE
 from ckfr_helpers.plots.looking import NAMES as LOOK_NAMES
 from ckfr_helpers.plots.names import NAMES, method_title
+from ckfr_helpers.plots.study import differences
 from ckfr_helpers.plots.study_tables import each
+from ckfr_helpers.plots.style import png, use_style
 from ckfr_helpers.runtime import load_result
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -87,6 +89,26 @@ def speeds() -> str:
     )
     what = f"anchors a second in training, {step['model']}, batch {step['batch']}"
     lines.append(f"| {what} | three encodings an anchor | {step['times_the_anchors_per_second']:.1f} × |")
+    forms = load_result("loader_speed")["forms"]
+    train, test = forms["training pipeline"], forms["evaluation pipeline"]
+    for what, against, ratio in (
+        (
+            "anchors a second through the training pipeline, `--cache`",
+            "the original's loader",
+            train["cache_over_original"],
+        ),
+        (
+            "pictures a second through the training pipeline, `--cache`",
+            "JPEG files",
+            train["cache_over_files"],
+        ),
+        (
+            "pictures a second through the evaluation pipeline, `--cache`",
+            "JPEG files",
+            test["cache_over_files"],
+        ),
+    ):
+        lines.append(f"| {what} | {against} | {ratio:.1f} × |")
     ratio = matrix["times_faster"]["matrix"]
     lines.append(f"| 1000-class ImageNet distance matrix, tree given | NLTK, pair by pair | {ratio:,.0f} × |")
     return "\n".join(lines)
@@ -113,13 +135,16 @@ def up_to_date(text: str) -> str:
 
 
 def picture() -> None:
-    """docs/overview.png: notebook 03's figure of the tree's distances beside the learned ones."""
+    """docs/results.png of the studies; docs/overview.png, notebook 03's distances in the tree and learned."""
     book = json.loads((ROOT / "notebooks" / "03_train_mini_imagenet.ipynb").read_text())
+    (ROOT / "docs").mkdir(exist_ok=True)
+    use_style()
+    figure = differences([load_result(name) for name in STUDIES])
+    (ROOT / "docs" / "results.png").write_bytes(png(figure, dpi=110, colours=64))
     for cell in book["cells"]:
         for output in cell.get("outputs", []):
             alt = output.get("metadata", {}).get("image/png", {}).get("alt", "")
             if alt.startswith("Distances between classes in tree order"):
-                (ROOT / "docs").mkdir(exist_ok=True)
                 (ROOT / "docs" / "overview.png").write_bytes(base64.b64decode(output["data"]["image/png"]))
                 return
     raise SystemExit(
@@ -127,12 +152,27 @@ def picture() -> None:
     )
 
 
+def panel_picture() -> None:
+    """docs/panel_arrangement.png: notebook 02's panel in a real JupyterLab, alpha moved one step down."""
+    import lab_panel  # beside this file; wants a Chromium
+
+    with lab_panel.open_panel(ROOT / "notebooks" / "02_aligned_triplet_loss.ipynb", 1400) as panel:
+        before = panel.picture
+        panel.handle("alpha").focus()
+        panel.page.keyboard.press("ArrowLeft")
+        while panel.picture == before:
+            panel.page.wait_for_timeout(200)
+        panel.evaluate("panel.wait()")
+        panel.root.screenshot(path=ROOT / "docs" / "panel_arrangement.png")
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--picture", action="store_true", help="make the picture too")
+    parser.add_argument("--picture", action="store_true", help="make the pictures in docs/ too")
     if parser.parse_args().picture:
         picture()
+        panel_picture()
     path = ROOT / "README.md"
     path.write_text(up_to_date(path.read_text()))
 

@@ -11,7 +11,7 @@ from ckfr_helpers.plots.style import COLOURS
 from ckfr_helpers.runtime import CkfrError
 
 RGB = tuple[float, float, float]
-#: Of branches in tree order, the same in every figure; notebook 03's text names some.
+#: Of branches in tree order, unless a figure says otherwise; notebook 03's text names some.
 HUES = ("orange", "sky", "blue", "green", "red", "purple", "brown", "pink", "yellow", "grey")
 #: Brightness of a branch's last class; its first has 1.
 DARKEST = 0.55

@@ -18,6 +18,9 @@ from ckfr_helpers.plots.style import BASELINE, CMAP, COLOURS, OURS, subplots
 
 # The small trees have up to five families: the first hues stay apart when a family darkens.
 
+# Trees of four small branches: the hues that lie furthest apart come first.
+_HUES = ("orange", "purple", "blue", "green", "red", "sky", "brown", "pink")
+
 
 def three_points(delta: Sequence[float], cases: Mapping[str, tuple[float, float]]) -> Figure:
     """One triplet as two vectors (δ, d) from the anchor; the loss is the area between them.
@@ -153,7 +156,7 @@ def draw_map(axis: Axes, latents: np.ndarray, labels: np.ndarray, hierarchy: Hie
         width = 0.8 + 1.7 * (deepest - hierarchy.depth(child)) / max(deepest, 1)
         axis.plot(*np.stack([place[mother], place[child]]).T, color="0.78", lw=width, zorder=1)
     axis.plot(*place[hierarchy.root], "s", color="0.5", ms=4, zorder=2)
-    colours = class_colours(sisters(hierarchy))
+    colours = class_colours(sisters(hierarchy), _HUES)
     axis.scatter(*latents.T, c=colours[labels], s=34, edgecolor="white", lw=0.6, zorder=3)
     span = np.ptp(latents, axis=0).max() or 1.0
     middle = (latents.max(0) + latents.min(0)) / 2
@@ -202,7 +205,7 @@ def arrangement_grid(grid: Mapping[tuple[float, float], Arrangement], hierarchy:
         draw_map(axis, result.latents, result.labels, hierarchy, names=False)
         axis.set_title(correlation(result.alignment.pearson_between), fontsize=10)
 
-    colours = class_colours(sisters(hierarchy))
+    colours = class_colours(sisters(hierarchy), _HUES)
     return alpha_ell_grid(grid, draw, hierarchy, colours, cell=(2.25, 2.42), legend_height=0.35)
 
 
