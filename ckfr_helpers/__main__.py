@@ -297,7 +297,7 @@ def _add_train(train: argparse.ArgumentParser) -> None:
         "--normalise", action="store_true", default=None, help="normalise inputs (the original demo does not)"
     )
     add("--seed", type=int, help="default 0")
-    add("--precision", help="32-true (default), 16-mixed, bf16-mixed, …")
+    add("--precision", help="32-true (default), 16-mixed or bf16-mixed")
     add(
         "--channels-last",
         action="store_true",
@@ -319,7 +319,11 @@ def _add_train(train: argparse.ArgumentParser) -> None:
     add("--save-every", type=int, help="steps between checkpoints (default: ten minutes, and each epoch)")
     add("--accelerator", help="auto (default), cpu, cuda or mps")
     add("--devices", type=int, help="processes on this machine (default: 1; torchrun overrides it)")
-    add("--workers", type=int, help="loader processes for each training process (default: one per core)")
+    add(
+        "--workers",
+        type=int,
+        help="loader processes for each training process (default: one per core, at most 8)",
+    )
     add("--out", type=Path, help="folder of the run (default: runs/, named after the settings)")
     add("--quiet", action="store_true", help="no progress bars")
     train.set_defaults(run=_train)

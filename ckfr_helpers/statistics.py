@@ -16,7 +16,8 @@ class Interval:
 
     Attributes:
         mean: the estimate.
-        low, high: ends of the interval; both NaN where it cannot be had (one value).
+        low, high: ends of the interval; both NaN where it cannot be had (one value). A result file has null
+            for that, so None is taken for NaN.
         n: number of independent values behind it.
     """
 
@@ -24,6 +25,11 @@ class Interval:
     low: float
     high: float
     n: int
+
+    def __post_init__(self) -> None:
+        for name in ("mean", "low", "high"):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, float("nan"))
 
     def __format__(self, spec: str) -> str:
         """``f"{interval:.1f}"`` gives ``"71.3 [70.1, 72.5]"``."""

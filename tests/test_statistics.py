@@ -97,3 +97,10 @@ def test_coverage_over_groups_is_near_the_level():
 def test_wrong_input_gets_one_sentence(call, sentence):
     with pytest.raises(CkfrError, match=sentence):
         call()
+
+
+def test_an_interval_read_back_from_json_knows_what_is_not_defined():
+    found = Interval(0.5, None, None, 1)  # as JSON's null comes back
+    assert np.isnan([found.low, found.high]).all()
+    assert not found.excludes_zero
+    assert f"{found:.2f}" == "0.50"

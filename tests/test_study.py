@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,15 @@ from PIL import Image
 from study_cards import Card, answer
 
 from ckfr_helpers import __main__ as cli
+from ckfr_helpers import datasets
+from ckfr_helpers.datasets.photos import class_ids
 from ckfr_helpers.plots import study_tables
 from ckfr_helpers.plots.names import NAMES
 from ckfr_helpers.plots.study import alt_text, choices, differences, grid_of, study_figure
 from ckfr_helpers.plots.style import png
 from ckfr_helpers.runtime import CkfrError
 from ckfr_helpers.training import study_jobs
+from ckfr_helpers.training.run import open_split
 from ckfr_helpers.training.study import failed, run_study
 from ckfr_helpers.training.study_config import Executor, load_study, study_from
 from ckfr_helpers.training.study_executors import compute
@@ -367,6 +371,52 @@ def test_choices_ring_what_was_chosen_and_differences_stand_in_their_rows(done):
     assert len([line for line in panels[3].lines if line.get_marker() == "o"]) == 2  # CRM moves no latents
 
 
+def test_a_stage_that_the_model_does_not_have_is_told_before_anything_is_computed(done, tmp_path):
+    root, _ = done
+    with pytest.raises(CkfrError, match=r"stage is 99; efficientnet_lite0 has 9"):
+        run_study(study_from(asked(root, stage=99)), tmp_path / "study", progress=False)
+    assert not (tmp_path / "study").exists()
+
+
+def test_tables_take_a_study_of_one_seed_from_its_file(copied):
+    root, _, folder = copied
+    run_study(study_from(asked(root, seeds=1)), folder, progress=False)
+    summary = json.loads((folder / "summary.json").read_text())
+    cells = study_tables.losses([summary]).to_numpy().ravel()
+    assert not any("±" in cell or "nan" in cell for cell in cells)
+    assert set(study_tables.verdicts([summary])["top-1 accuracy"]) == {"not told apart"}
+
+
+def test_whole_networks_see_their_own_scenes_and_keep_their_photographs_apart(tmp_path, monkeypatch):
+    """On photos each seed paints its own training scenes, as behind a frozen trunk; the test's are one."""
+    opened = []
+
+    class Scenes:
+        classes = tuple(class_ids())
+
+        def __init__(self, split: str, options: dict) -> None:
+            self.split, self.options = split, options
+            opened.append(self)
+
+    monkeypatch.setattr(
+        datasets, "open_source", lambda name, split, root=None, **options: Scenes(split, options)
+    )
+    configs = []
+    monkeypatch.setattr(study_jobs, "train", lambda config, *_, **__: configs.append(config) or 1 / 0)
+    whole = {
+        "name": "x", "datasets": [{"name": "photos", "size": 96, "options": {"background_bias": 0.9}}],
+        "stage": 0, "seeds": [3, 4], "methods": ["hxe"], "executor": {"processes": 1},
+    }  # fmt: skip
+    run_study(study_from(whole), tmp_path / "study", progress=False)
+    for config in configs:
+        for split in ("train", "val", "test"):
+            open_split(config, split)
+        train, val, test = (source.options for source in opened[-3:])
+        assert train == {"background_bias": 0.9, "size": 96, "seed": config.seed}
+        assert val == test == {"background_bias": 0.9, "size": 96}
+    assert {config.seed for config in configs} == {3, 4}
+
+
 # -- Executors ---------------------------------------------------------------------------------------------
 
 
@@ -377,6 +427,31 @@ def test_processes_share_the_work_and_a_dead_one_costs_only_its_own_job(tmp_path
     assert failure.name == "dies"
     assert sorted(r[0] for r in results if r is not failure) == ["a", "b", "c"]
     assert all(r.split()[-1] != str(os.getpid()) for r in results if r is not failure)
+
+
+def test_ctrl_c_begins_nothing_more(tmp_path):
+    """Two processes, a dozen jobs, and a caller who leaves after the first result."""
+    cards = [Card(f"slow {number}", tmp_path) for number in range(12)]
+    results = compute(answer, cards, Executor(processes=2), tmp_path)
+    next(results)
+    with pytest.raises(KeyboardInterrupt):
+        results.throw(KeyboardInterrupt)
+    begun = sorted(path.name for path in tmp_path.iterdir())
+    assert 1 <= len(begun) <= 4
+    time.sleep(1.5)
+    assert sorted(path.name for path in tmp_path.iterdir()) == begun
+
+
+def test_a_cluster_that_refuses_says_so_in_one_sentence(tmp_path, monkeypatch):
+    submitit = pytest.importorskip("submitit")
+
+    def refuse(*_, **__):
+        raise submitit.core.utils.FailedJobError("sbatch: error: invalid partition specified: nowhere")
+
+    monkeypatch.setattr(submitit.AutoExecutor, "submit", refuse)
+    executor = Executor(kind="submitit", cluster="local")
+    with pytest.raises(CkfrError, match="local refuses the jobs: sbatch: error: invalid partition"):
+        list(compute(answer, [Card("a")], executor, tmp_path))
 
 
 def test_the_same_file_runs_through_submitit(copied):
@@ -428,6 +503,16 @@ HXE = f"{X}methods: [hxe]\n"
         (ONE + "cifar10, per_class: {trian: 5}}]\nmethods: [hxe]", "Did you mean 'train'"),
         (ONE + "cifar10}, {name: cifar10}]\nmethods: [hxe]", "labelled 'cifar10'"),
         (HXE + "train: {precision: 32-true}", "expected stage 0"),
+        (HXE + "stage: 0\ntrain: {precision: banana}", "train: precision is 'banana'; expected one of"),
+        (HXE + "stage: 0\ntrain: {weight_decay: -3}", "weight_decay is -3.0; expected zero"),
+        (X + "methods:\n  - ckfr: {alpha: [5]}\n  - hxe", "lists {'ckfr'.*expected names alone"),
+        (X + "methods: {ckfr: {ell: 0}}", "ckfr: ell is 0"),
+        (X + "methods: {ckfr: {alpha: [1, -5]}}", "ckfr: alpha is -5"),
+        (X + "methods: {ckfr: {knowledge_scale: -1}}", "knowledge_scale is -1"),
+        (X + "methods: {hxe: {level: sideways}}", "hxe: .*sideways"),
+        (X + "methods: {soft-labels: {beta: -1}}", "soft-labels: beta is -1"),
+        ("name: {{x}}\ndatasets: []", "is not YAML"),
+        (ONE + "photos, options: {seed: 7}}]\nmethods: [hxe]", "seed would be overwritten"),
         (HXE + "stage: 0\ntrain: {alpha: 1}", "unknown 'alpha'"),
         (HXE + "stage: 0\ntrain: {weight_decay: much}", "weight_decay is 'much'; expected a number"),
         (HXE + "stage: 0\ntrain: {pretrained: 1}", "pretrained is 1; expected true or false"),
@@ -467,8 +552,9 @@ def test_what_a_file_says_is_what_is_run(tmp_path):
 
 def test_the_studies_of_this_project_are_well_formed():
     files = sorted((Path(__file__).parents[1] / "studies").glob("*.yaml"))
-    assert {file.stem for file in files} >= {"photos_grid", "tiny_imagenet_100"}
+    sizes = {"photos_grid": 16, "cifar10_grid": 8, "tiny_imagenet_100": 15, "tiny_imagenet_scratch": 2}
+    assert {file.stem for file in files} == set(sizes)
     for file in files:
         study = load_study(file)
         assert study.name == file.stem
-        assert len(study.grid("ckfr")) == 9
+        assert len(study.grid("ckfr")) == sizes[file.stem]

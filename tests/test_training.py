@@ -185,6 +185,17 @@ def test_a_finished_run_can_be_given_more_epochs(tmp_path):
     assert without_times(longer.history) == without_times(whole.history)
 
 
+def test_a_longer_run_is_not_told_as_a_shorter_one(tmp_path):
+    train(settings(epochs=3), tmp_path / "run", progress=False)
+    kept = (tmp_path / "run" / "config.json").read_text()
+    with pytest.raises(CkfrError, match="holds a run of 3 epochs already; expected at most the 2"):
+        train(settings(epochs=2), tmp_path / "run", progress=False)
+    assert (tmp_path / "run" / "config.json").read_text() == kept
+    (tmp_path / "run" / "history.csv").unlink()  # the checkpoint knows it too
+    with pytest.raises(CkfrError, match="has 3 epochs behind it already"):
+        train(settings(epochs=2), tmp_path / "run", progress=False)
+
+
 def test_another_configuration_is_refused_in_one_sentence(tmp_path):
     train(settings(epochs=1), tmp_path, progress=False)
     with pytest.raises(CkfrError, match=r"other settings \(alpha is 5.0 here and 20.0 there\)") as caught:

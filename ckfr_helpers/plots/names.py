@@ -16,7 +16,7 @@ METHOD_NAMES = {
     "hxe": "HXE",
     "proxy-anchor": "Proxy-Anchor",
 }
-HIGHER_IS_BETTER = ("top1", "top5", "alignment_pearson")
+HIGHER_IS_BETTER = ("top1", "top5", "crm_top1", "alignment_pearson")
 
 
 def method_title(method: str, chosen: Mapping[str, Any] | None = None) -> str:

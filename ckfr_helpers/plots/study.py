@@ -98,7 +98,8 @@ def differences(
 def choices(summaries: Sequence[Summary]) -> Figure:
     """How CKFR's settings were chosen: validation score by alpha, one line an ell, one panel a data set.
 
-    The ring is the choice, the grey line cross-entropy. Settings at another learning rate are left out.
+    The ring is the choice, the grey line cross-entropy. Settings that differ from the choice in more than
+    these two, in the learning rate say, are left out.
     """
     found = [(title, own, s["study"]["choose_by"]) for s in summaries for title, own in each([s])]
     columns = min(3, len(found))
@@ -108,14 +109,17 @@ def choices(summaries: Sequence[Summary]) -> Figure:
     shades = dict(zip(ells, plt.get_cmap(CMAP)(np.linspace(0, 0.85, len(ells))), strict=True))
     for axis, (title, own, by) in zip(axes.flat, found, strict=False):
         chosen = own["methods"]["ckfr"]["chosen"]
-        tried = [one for one in own["methods"]["ckfr"]["validation"] if one["lr"] == chosen["lr"]]
+        rest = {name: value for name, value in chosen.items() if name not in ("alpha", "ell")}
+        tried = [one for one in own["methods"]["ckfr"]["validation"] if rest.items() <= one.items()]
         alphas = sorted({one["alpha"] for one in tried})
         for ell in sorted({one["ell"] for one in tried}):
             line = sorted((alphas.index(one["alpha"]), one[by]) for one in tried if one["ell"] == ell)
             axis.plot(*zip(*line, strict=True), "o-", color=shades[ell], markersize=4)
         best = next(one for one in tried if one["alpha"] == chosen["alpha"] and one["ell"] == chosen["ell"])
         axis.plot(alphas.index(best["alpha"]), best[by], "o", ms=14, mfc="none", mec="black")
-        axis.axhline(own["methods"][PLAIN]["validation"][0][by], color=BASELINE, linestyle="--")
+        plain = own["methods"][PLAIN]
+        level = next(one[by] for one in plain["validation"] if one["lr"] == plain["chosen"]["lr"])
+        axis.axhline(level, color=BASELINE, linestyle="--")
         axis.set_xticks(range(len(alphas)), [f"{alpha:g}" for alpha in alphas])
         axis.set(title=title, xlabel="alpha")
         axis.margins(x=0.1, y=0.15)

@@ -5,6 +5,7 @@ committed files with `runtime.load_result`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from math import isnan
 from typing import Any
 
 import pandas as pd
@@ -39,9 +40,10 @@ def losses(summaries: Sequence[Summary], scores: Sequence[str] = tuple(NAMES)) -
                     found[NAMES[score]] = f"{made['scores'][score]['mean']['mean']:.3f}"
                     continue
                 difference = metrics.Interval(**made["scores"][score]["difference"])
+                half = difference.high - difference.mean
                 star = " *" if difference.excludes_zero else ""
-                found[NAMES[score]] = (
-                    f"{difference.mean:+.3f} ± {difference.high - difference.mean:.3f}{star}"
+                found[NAMES[score]] = f"{difference.mean:+.3f}" + (
+                    "" if isnan(half) else f" ± {half:.3f}{star}"
                 )
             rows[title, method_title(method, made["chosen"])] = found
     return pd.DataFrame(rows).T.fillna("")

@@ -26,6 +26,7 @@ class TrainConfig:
         data: name of the image source, as in ``ckfr fetch NAME``.
         root: folder of the data; None for the usual place.
         data_options: further options of the source, e.g. ``{"background_bias": 0.9}``.
+        train_options: such options of the training split alone, e.g. ``{"seed": 1}`` for other scenes.
         per_class: for each split, how many pictures of every class to take, ``{"train": 100}``; a split that
             is missing has all. The seed draws the training pictures; the others are the same for every seed.
         model: backbone; None for the default of the device.
@@ -60,13 +61,14 @@ class TrainConfig:
         grad_checkpointing: compute activations again on the way back, for memory; changes no result.
         accelerator: "auto", "cpu", "cuda" or "mps".
         devices: processes on this machine; torchrun overrides it.
-        workers: loader processes for each training process; None for one per core.
+        workers: loader processes for each training process; None for one per core, at most eight.
         save_every: steps between checkpoints within an epoch; 0 for one every ten minutes.
     """
 
     data: str = "mini-imagenet"
     root: str | None = None
     data_options: dict[str, Any] = field(default_factory=dict)
+    train_options: dict[str, Any] = field(default_factory=dict)
     per_class: dict[str, int] = field(default_factory=dict)
     model: str | None = None
     pretrained: bool = True

@@ -268,6 +268,11 @@ def _resume(
         raise CkfrError(
             f"{path} belongs to a run with other settings ({difference}); give this one another folder."
         )
+    if saved["epoch"] > config.epochs:
+        raise CkfrError(
+            f"{path} has {saved['epoch']} epochs behind it already; expected at most the {config.epochs} "
+            "that are asked for. Give this run another folder."
+        )
     model.load_state_dict(saved["model"])
     model.to(fabric.device)  # first, because Adam's moments go where the parameters are
     loss.load_state_dict(saved.get("loss", {}))

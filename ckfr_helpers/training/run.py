@@ -103,10 +103,10 @@ def _train(config: TrainConfig, out: Path, fabric: Fabric, progress: bool) -> Ru
 
 
 def load_run(folder: Path) -> Run:
-    """Bring back a finished run, its model holding the best weights, on the CPU.
+    """Bring back a run on the CPU, its model holding the best weights so far; no ``scores`` before its end.
 
     Raises:
-        CkfrError: if the folder holds no finished run, or a file in it is damaged.
+        CkfrError: if the folder holds no run with a finished epoch, or a file in it is damaged.
     """
     folder = Path(folder)
     saved = load_checkpoint(folder / "best.pt")
@@ -121,10 +121,10 @@ def load_run(folder: Path) -> Run:
 
 
 def evaluate(folder: Path, split: str = "test", *, progress: bool = True) -> dict[str, float]:
-    """Score a finished run's best epoch on one split of its data.
+    """Score a run's best epoch so far on one split of its data.
 
     Raises:
-        CkfrError: if the folder holds no finished run, or the data is missing.
+        CkfrError: if the folder holds no run with a finished epoch, or the data is missing.
     """
     run = load_run(folder)
     config = dataclasses.replace(run.config, devices=1)
@@ -176,7 +176,8 @@ def make_fabric(config: TrainConfig) -> Fabric:
 def open_split(config: TrainConfig, split: str, progress: bool = True) -> ImageSource:
     """The config's image source for one split, read from the cache and cut to ``per_class`` if it says so."""
     root = Path(config.root) if config.root is not None else None
-    source = datasets.open_source(config.data, split, root=root, **config.data_options)
+    options = config.data_options | (config.train_options if split == "train" else {})
+    source = datasets.open_source(config.data, split, root=root, **options)
     if config.cache:  # of the whole split: every seed's part reads the same file
         side = stored_side(config.transform, config.size)
         source = cached(source, side, workers=config.workers, progress=progress)
@@ -266,4 +267,11 @@ def _refuse_other_run(out: Path, config: TrainConfig) -> None:
     if difference:
         raise CkfrError(
             f"{out} holds a run with other settings ({difference}); name another folder with --out."
+        )
+    history = out / "history.csv"
+    done = len(history.read_text().splitlines()) - 1 if history.is_file() else 0
+    if done > config.epochs:
+        raise CkfrError(
+            f"{out} holds a run of {done} epochs already; expected at most the {config.epochs} asked for. "
+            "Name another folder with --out."
         )

@@ -1,8 +1,9 @@
 """``ckfr study FILE.yaml``: a grid of runs, chosen on validation, told with intervals over seeds.
 
-    made = run_study(load_study("studies/photos_grid.yaml"))
-    made.table    # one row a run
-    made.summary  # for each data set and method: what was chosen, its test scores, the difference to baseline
+    if __name__ == "__main__":  # its processes import a script again
+        made = run_study(load_study("studies/photos_grid.yaml"))
+        made.table    # one row a run
+        made.summary  # for each data set and method: what was chosen, test scores, difference to baseline
 
 What is chosen (learning rate, a method's parameters) is chosen by the mean over seeds of one validation
 score. The test split is scored in every run and stands in the table; the summary tells it for the chosen
@@ -22,6 +23,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from ckfr_helpers.baselines import BASELINE
+from ckfr_helpers.models import build_model
 from ckfr_helpers.runtime import CkfrError, atomic_path, runs_root
 from ckfr_helpers.training.study_config import Data, Study
 from ckfr_helpers.training.study_executors import compute
@@ -65,8 +67,12 @@ def run_study(
         progress: show a bar.
 
     Raises:
-        CkfrError: if submitit is asked for and missing. A run that fails raises nothing; see ``failures``.
+        CkfrError: if submitit is asked for and missing, or the model has no such stage. A run that fails
+            raises nothing; see ``failures``.
     """
+    stages = len(build_model(study.model, 1, pretrained=False).stages)
+    if study.stage > stages:
+        raise CkfrError(f"Study {study.name}: stage is {study.stage}; {study.model} has {stages}.")
     folder = (study_folder(study) if folder is None else Path(folder)).resolve()
     failures: list[Failure] = []
     records: dict[str, dict[str, Any]] = {}
@@ -115,10 +121,12 @@ def failed(result: StudyResult) -> CkfrError | None:
     if not result.failures:
         return None
     listed = "; ".join(f"{name} ({reason.rstrip('.')})" for name, reason in result.failures[:5])
+    failures = result.folder / "failed"
+    logs = f"Their errors are in {failures}. " if any(failures.glob("*.txt")) else ""
     more = f"; and {len(result.failures) - 5} more" if len(result.failures) > 5 else ""
     return CkfrError(
         f"{len(result.failures)} of the study's jobs did not finish: {listed}{more}. "
-        f"Their errors are in {result.folder / 'failed'}; the same command tries them again."
+        f"{logs}The same command tries them again."
     )
 
 

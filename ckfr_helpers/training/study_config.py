@@ -26,9 +26,9 @@ from typing import Any
 import yaml
 
 from ckfr_helpers import datasets
-from ckfr_helpers.baselines import BASELINE, METHODS, check_method
+from ckfr_helpers.baselines import BASELINE, METHODS, check_method, make_loss
 from ckfr_helpers.datasets.base import SPLITS
-from ckfr_helpers.hierarchy import MEASURES
+from ckfr_helpers.hierarchy import MEASURES, Hierarchy
 from ckfr_helpers.models import model_names
 from ckfr_helpers.runtime import CkfrError, num_workers
 from ckfr_helpers.training.config import TrainConfig
@@ -38,6 +38,7 @@ SCORES = {
     "top1": True, "top5": True, "mistake_severity": False, "hdist@1": False, "hdist@5": False,
     "hdist@20": False, "cross_entropy": False, "crm_top1": True, "crm_hdist@1": False,
 }  # fmt: skip
+_TWO = Hierarchy.from_pairs([("either", "one"), ("either", "other")])
 KNOWLEDGE = {"measure": "path", "knowledge_scale": 0.1}  # further parameters of ckfr
 
 
@@ -198,6 +199,12 @@ def _data(values: Any, where: str, base: Path | None, whole: bool) -> Data:
         given.setdefault("size", 160)
         if "per_class" in given:
             raise CkfrError(f"{where}: photos are scenes without end; expected scenes in place of per_class.")
+        for name in ("seed", "size"):
+            if name in given.get("options", {}):
+                other = "seeds of the study" if name == "seed" else "size of the data set"
+                raise CkfrError(
+                    f"{where}: options: {name} would be overwritten; expected the {other} instead."
+                )
     elif "scenes" in given:
         raise CkfrError(f"{where}: only photos have scenes; expected per_class.")
     if whole and "scenes" in given:
@@ -210,6 +217,11 @@ def _data(values: Any, where: str, base: Path | None, whole: bool) -> Data:
 
 def _methods(values: Any, where: str) -> dict[str, dict[str, tuple[Any, ...]]]:
     if isinstance(values, list):
+        for entry in values:
+            if not isinstance(entry, str):
+                raise CkfrError(
+                    f"{where} lists {entry!r}; expected names alone, or a mapping without dashes."
+                )
         values = dict.fromkeys(values, None)
     if not isinstance(values, Mapping) or not values:
         raise CkfrError(f"{where} is {values!r}; expected method names with their parameters.")
@@ -235,7 +247,21 @@ def _methods(values: Any, where: str) -> dict[str, dict[str, tuple[Any, ...]]]:
             if len(set(chosen[name])) < len(chosen[name]):
                 raise CkfrError(f"{where}: {method}: {name} names a value twice.")
         found[method] = chosen
+        for combined in itertools.product(*chosen.values()):
+            _try(method, dict(zip(chosen, combined, strict=True)), where)
     return found
+
+
+def _try(method: str, parameters: dict[str, Any], where: str) -> None:
+    """Make the loss for a tree of two leaves: it knows best which values it takes."""
+    own = {name: value for name, value in parameters.items() if name != "knowledge_scale"}
+    try:
+        make_loss(method, _TWO, embed_dim=2, **own)
+    except CkfrError as error:
+        raise CkfrError(f"{where}: {method}: {error}") from error
+    scale = parameters.get("knowledge_scale", 1.0)
+    if scale <= 0:
+        raise CkfrError(f"{where}: {method}: knowledge_scale is {scale}; expected a positive number.")
 
 
 def _defaults(method: str) -> dict[str, Any]:
@@ -245,10 +271,17 @@ def _defaults(method: str) -> dict[str, Any]:
 def _train(values: dict[str, Any], where: str, whole: bool) -> dict[str, Any]:
     if values and not whole:
         raise CkfrError(f"{where} is for whole networks; expected stage 0 beside it.")
-    own = {"data", "root", "data_options", "model", "epochs", "batch_size", "lr", "seed", "size", "alpha",
-           "ell", "measure", "knowledge_scale", "method", "method_options", "per_class"}  # fmt: skip
+    own = {
+        "data", "root", "data_options", "train_options", "per_class", "model", "epochs", "batch_size", "lr",
+        "seed", "size", "alpha", "ell", "measure", "knowledge_scale", "method", "method_options",
+    }  # fmt: skip
     known = {f.name: _like(f.default) for f in dataclasses.fields(TrainConfig) if f.name not in own}
-    return _section(values, where, known)
+    given = _section(values, where, known)
+    try:
+        TrainConfig(**given)
+    except CkfrError as error:
+        raise CkfrError(f"{where}: {error}") from error
+    return given
 
 
 def _executor(values: Any, where: str, base: Path | None) -> Executor:
@@ -273,6 +306,8 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue  # no name at all; what it is, the base class says
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(
                     problem=f"the key {key.value!r} stands twice", problem_mark=key.start_mark

@@ -2,8 +2,9 @@
 
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -36,25 +37,38 @@ def compute(work: Work, jobs: Sequence[Any], executor: Executor, logs: Path) -> 
 
 
 def _pool(work: Work, jobs: Sequence[Any], processes: int) -> Iterator[Any]:
-    left = list(jobs)
+    left, queue = list(jobs), iter(jobs)
     with _new_pool(processes, work) as pool:
-        waiting: dict[Future, Any] = {pool.submit(work, job): job for job in jobs}
+        # No more are handed over than run at once: what is handed over cannot be taken back on Ctrl-C.
+        waiting: dict[Future, Any] = {pool.submit(work, job): job for job in islice(queue, processes)}
         try:
-            for future in as_completed(waiting):
-                result = future.result()
-                left.remove(waiting[future])
-                yield result
+            while waiting:
+                for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                    job = waiting.pop(future)
+                    result = future.result()
+                    left.remove(job)
+                    yield result
+                    waiting |= {pool.submit(work, following): following for following in islice(queue, 1)}
         except BrokenProcessPool:
             pass  # one worker died and took the pool along; whose fault it was shows below
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
     for job in left:
         with _new_pool(1, work) as pool:
             try:
                 yield pool.submit(work, job).result()
             except BrokenProcessPool:
-                yield Failure(job.name, "its process was killed, perhaps for want of memory")
+                yield Failure(
+                    job.name,
+                    "its process ended before it could answer (killed, out of memory, or started by a script "
+                    "that has no `if __name__ == '__main__':`)",
+                )
+
+
+class _Pool(ProcessPoolExecutor):
+    """Left with an exception, Ctrl-C say, it begins nothing more; its own class would compute on unseen."""
+
+    def __exit__(self, kind: type[BaseException] | None, *details: Any) -> bool:
+        self.shutdown(wait=True, cancel_futures=kind is not None)
+        return False
 
 
 def _new_pool(processes: int, work: Work) -> ProcessPoolExecutor:
@@ -65,7 +79,7 @@ def _new_pool(processes: int, work: Work) -> ProcessPoolExecutor:
         context.set_forkserver_preload([work.__module__])
     else:
         context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(processes, mp_context=context)
+    return _Pool(processes, mp_context=context)
 
 
 def _submitit(work: Work, jobs: Sequence[Any], executor: Executor, logs: Path) -> Iterator[Any]:
@@ -88,8 +102,13 @@ def _submitit(work: Work, jobs: Sequence[Any], executor: Executor, logs: Path) -
     count = executor.jobs or (num_workers() if executor.cluster == "local" else len(jobs))
     # Dealt out like cards, so that neighbours of one kind, equally long, go to different hands.
     hands = [list(jobs[start::count]) for start in range(min(count, len(jobs)))]
-    with launcher.batch():
-        sent = [launcher.submit(play, work, hand) for hand in hands]
+    try:
+        with launcher.batch():
+            sent = [launcher.submit(play, work, hand) for hand in hands]
+    except (RuntimeError, OSError) as error:  # sbatch's own refusal, of a partition or an account
+        raise CkfrError(
+            f"{executor.cluster} refuses the jobs: {' '.join(str(error).split())[:300]}."
+        ) from error
     by_id = {job.job_id: hand for job, hand in zip(sent, hands, strict=True)}
     try:
         for job in submitit.helpers.as_completed(
