@@ -123,7 +123,9 @@ def test_the_metric_term_pulls_latents_towards_the_tree():
     assert found[0.0]["alignment_pearson"] < 0 < 0.9 < found[5.0]["alignment_pearson"]
     assert found[5.0]["top1"] > 0.6
     # What it gets wrong it takes for its new neighbour, where the baseline takes it for its likeness.
-    assert found[5.0]["mistake_severity"] < found[0.0]["mistake_severity"]
+    assert found[5.0]["mistake_severity"] < 3  # any of the three others alike would be 10 / 3
+    baseline = found[0.0]["mistake_severity"]  # not defined where the baseline makes no mistake
+    assert np.isnan(baseline) or found[5.0]["mistake_severity"] < baseline
 
 
 class TwoLayers(nn.Module):

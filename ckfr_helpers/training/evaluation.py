@@ -27,7 +27,7 @@ class Predictions(NamedTuple):
     indices: np.ndarray
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode: older gloo gathers in another thread, which may not write such tensors
 def predict(model: nn.Module, loader: Iterable, fabric: Fabric | None = None) -> Predictions:
     """Logits and latents of every example of a loader, gathered over all processes.
 
