@@ -208,6 +208,79 @@ def test_a_finished_cache_that_was_damaged_is_built_anew(tmp_path):
     assert len(source.read) == 70
 
 
+ZIPPED = b"PK\x03\x04"  # what numpy takes for an archive
+
+
+@pytest.mark.parametrize("name", ["about.json", "images.npy", "masks.npy", "boxes.npy", "box_spans.npy"])
+@pytest.mark.parametrize("damage", ["emptied", "header", "short", "zeros", "foreign", "gone"])
+def test_a_finished_cache_with_any_file_damaged_is_built_anew(tmp_path, name, damage):
+    path = get(Counting(), tmp_path).folder / name
+    expected = path.read_bytes()
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(
+            {
+                "emptied": b"",
+                "header": expected[:9],
+                "short": expected[:-1],
+                "zeros": bytes(len(expected)),
+                "foreign": ZIPPED + expected[4:],
+            }[damage]
+        )
+    source = Counting()
+    copy = get(source, tmp_path)
+    assert source.read == list(range(70))
+    assert path.read_bytes() == expected
+    assert copy[1].boxes is not None
+    assert copy[1].mask is not None
+
+
+def test_a_finished_cache_whose_parts_contradict_each_other_is_built_anew(tmp_path):
+    folder = get(Counting(), tmp_path).folder
+    spans, boxes = np.load(folder / "box_spans.npy"), np.load(folder / "boxes.npy")
+    for name, wrong in (
+        ("boxes.npy", boxes[:-1]),
+        ("boxes.npy", boxes.ravel()),
+        ("box_spans.npy", spans[:-1]),
+        ("box_spans.npy", spans[:, 0]),
+        ("masks.npy", np.ones((70, SIZE), dtype=bool)),
+        ("images.npy", np.ones((70, 3, SIZE, SIZE), dtype=np.float32)),
+    ):
+        np.save(folder / name, wrong)
+        source = Counting()
+        get(source, tmp_path)
+        assert len(source.read) == 70, (name, wrong.shape)
+    (folder / "about.json").write_text("[]")
+    assert len(get(Counting(), tmp_path)) == 70
+
+
+@pytest.mark.parametrize("boxes", [True, False])
+def test_a_cache_without_boxes_or_with_is_found_whole(tmp_path, boxes):
+    about = get(Counting(boxes=boxes), tmp_path).folder / "about.json"
+    again = Counting(boxes=boxes)
+    get(again, tmp_path)
+    told = json.loads(about.read_text())
+    assert told.pop("masks")
+    about.write_text(json.dumps(told))  # as earlier versions wrote it
+    get(again, tmp_path)
+    assert again.read == []
+
+
+def test_the_boxes_are_on_the_disk_before_the_cache_is_in_place(tmp_path, monkeypatch):
+    synced, fsync = [], os.fsync
+
+    def noting(number: int) -> None:
+        synced.append((os.fstat(number).st_ino, os.fstat(number).st_size))
+        fsync(number)
+
+    monkeypatch.setattr(memory_map.os, "fsync", noting)
+    folder = get(Counting(), tmp_path).folder
+    for name in ("images.npy", "masks.npy", "boxes.npy", "box_spans.npy", "about.json"):
+        about = (folder / name).stat()
+        assert (about.st_ino, about.st_size) in synced, name
+
+
 def test_a_cache_travels_light_and_reads_alike_in_workers(tmp_path):
     copy = get(Counting(), tmp_path)
     copy[0]  # the map is open now
@@ -264,6 +337,80 @@ def test_a_killed_build_leaves_no_cache_and_no_lock_in_the_way(tmp_path):
     source = Counting()
     get(source, tmp_path)
     assert source.read == list(range(32, 70))
+
+
+@FORKS
+@pytest.mark.parametrize("moment", ["save", "note", "rename", "unlink"])
+def test_a_kill_in_the_last_moments_costs_no_picture(tmp_path, moment):
+    """Before and after each step that ends a build: both side files, the note, the move, the clearing up."""
+    owner, name, steps = {
+        "save": (memory_map.np, "save", ["box_spans.npy", "boxes.npy"]),
+        "note": (memory_map, "atomic_path", ["about.json"]),
+        "rename": (Path, "rename", [None]),
+        "unlink": (Path, "unlink", ["progress.json", "counts.bin", "boxes.bin"]),
+    }[moment]
+    real = getattr(owner, name)
+
+    def build(folder: Path, step: str | None, after: bool) -> None:
+        def deadly(target, *rest, **options):
+            here = step in (None, Path(getattr(target, "name", target)).name)
+            if here and not after:
+                os.kill(os.getpid(), signal.SIGKILL)
+            result = real(target, *rest, **options)
+            if here:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(owner, name, deadly)
+            get(Counting(), folder)
+
+    expected = get(Counting(), tmp_path / "whole").folder
+    for step in steps:
+        for after in (False, True):
+            folder = tmp_path / f"{step}-{after}"
+            process = multiprocessing.get_context("fork").Process(target=build, args=(folder, step, after))
+            process.start()
+            process.join()
+            assert process.exitcode == -signal.SIGKILL
+            source = Counting()
+            copy = get(source, folder)
+            assert source.read == [], (step, after)
+            for file in ("images.npy", "masks.npy", "boxes.npy", "box_spans.npy", "about.json"):
+                assert (copy.folder / file).read_bytes() == (expected / file).read_bytes()
+
+
+def test_trouble_with_the_disk_at_the_very_end_is_one_sentence_and_costs_no_picture(tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    for owner, name in ((memory_map.np, "save"), (Path, "rename")):
+        folder = tmp_path / name
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, full)
+            with pytest.raises(CkfrError, match=r"could not be written .*No space left.* is kept"):
+                get(Counting(), folder)
+        source = Counting()
+        get(source, folder)
+        assert source.read == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk here that is always full")
+def test_a_full_disk_is_one_sentence_even_when_the_files_are_closed(tmp_path, monkeypatch):
+    """A file whose bytes found no room fails once more when it is closed."""
+    real = memory_map._Column.__init__
+
+    def on_a_full_disk(column, path: Path, *rest) -> None:
+        real(column, path, *rest)
+        if path.name == "boxes.bin":
+            column._file.close()
+            column._file = open("/dev/full", "wb")  # noqa: SIM115
+
+    with monkeypatch.context() as patch:
+        patch.setattr(memory_map._Column, "__init__", on_a_full_disk)
+        with pytest.raises(CkfrError, match=r"could not be written .*No space left"):
+            get(Counting(), tmp_path)
+    assert len(get(Counting(), tmp_path)) == 70
 
 
 # -- The sources of this package ---------------------------------------------------------------------------

@@ -297,6 +297,107 @@ def test_missing_libraries_are_named(tmp_path, monkeypatch):
         fetch(tmp_path)
 
 
+def downloads(site: Site) -> list[str]:
+    return [path for path in site.paths() if path.startswith("/cdn/")]
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["empty", "dangling"])
+def test_a_folder_that_is_a_link_is_filled_where_it_points(site, shards, tmp_path, there):
+    publish(site, shards)
+    root, disk = tmp_path / "data", tmp_path / "disk"
+    root.mkdir()
+    disk.mkdir()
+    if there:
+        (disk / "pictures").mkdir()
+    (root / "mini-imagenet").symlink_to(disk / "pictures")
+    broken = "/cdn/data/train-00001-of-00003.parquet"
+    site.faults[broken] = "dies"
+    with pytest.raises(CkfrError, match="asking again resumes"):
+        fetch(root)
+    assert (disk / ".pictures.unfinished" / "images").is_dir()  # on the disk it is meant for
+    assert [path.name for path in root.iterdir()] == ["mini-imagenet"]
+    site.faults.clear()
+    assert fetch(root) == root / "mini-imagenet"
+    assert (root / "mini-imagenet").is_symlink()
+    assert [path.name for path in disk.iterdir()] == ["pictures"]
+    assert not {"done", "shards"} & {path.name for path in (disk / "pictures").iterdir()}
+    assert len(datasets.open_source("mini-imagenet", "test", root=root)) == 480
+    site.asked.clear()
+    fetch(root)
+    assert site.asked == []
+
+
+def test_a_place_that_cannot_be_taken_at_the_end_costs_no_download(site, shards, tmp_path, monkeypatch):
+    publish(site, shards)
+    folder, write = tmp_path / "mini-imagenet", hub._write_tables
+
+    def disturbed(*arguments) -> None:
+        write(*arguments)
+        folder.mkdir()
+        (folder / "notes.txt").write_text("mine")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hub, "_write_tables", disturbed)
+        with pytest.raises(
+            CkfrError, match=r"is whole in .*unfinished, but could not be moved to .*not empty"
+        ):
+            fetch(tmp_path)
+    assert (folder / "notes.txt").read_text() == "mine"
+    (folder / "notes.txt").unlink()
+    site.asked.clear()
+    fetch(tmp_path)
+    assert downloads(site) == []
+    assert len(datasets.open_source("mini-imagenet", "test", root=tmp_path)) == 480
+
+
+def test_stopping_once_the_folder_has_its_name_leaves_it_whole(site, shards, tmp_path, monkeypatch):
+    publish(site, shards)
+
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hub.shutil, "rmtree", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            fetch(tmp_path)
+    site.asked.clear()
+    assert fetch(tmp_path) == tmp_path / "mini-imagenet"
+    assert site.asked == []
+    assert len(datasets.open_source("mini-imagenet", "test", root=tmp_path)) == 480
+
+
+def test_a_place_that_can_never_be_taken_is_refused_before_the_download(site, shards, tmp_path, monkeypatch):
+    publish(site, shards)
+    (tmp_path / "round").symlink_to(tmp_path / "round")
+    with pytest.raises(CkfrError, match="round is a link that leads back to itself; remove it"):
+        hub.fetch_from_hub(tmp_path / "round", progress=False)
+    (tmp_path / "round").unlink()
+    (tmp_path / "mini-imagenet").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(hub.os.path, "ismount", lambda path: Path(path) == (tmp_path / "mini-imagenet"))
+        with pytest.raises(CkfrError, match=r"mini-imagenet is a mount point, .* or give --root"):
+            fetch(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CkfrError, match=r"could not be written to .*file/\.mini-imagenet\.unfinished \("):
+        fetch(tmp_path / "file")
+    assert downloads(site) == []
+
+
+def test_a_disk_that_fills_up_on_the_way_is_one_sentence(site, shards, tmp_path, monkeypatch):
+    publish(site, shards)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hub.Path, "write_bytes", full)
+        with pytest.raises(CkfrError, match=r"could not be written to .*No space left.* is kept"):
+            fetch(tmp_path)
+    site.asked.clear()
+    fetch(tmp_path)
+    assert not any("train-00000" in path for path in downloads(site))
+
+
 def test_two_at_once_a_full_disk_and_a_taken_folder(site, shards, tmp_path, monkeypatch):
     publish(site, shards)
     with (

@@ -14,6 +14,7 @@ change of its files; or what made its pictures), the labels and the size. Change
 built; the old one is never read again, and can be deleted.
 """
 
+import contextlib
 import hashlib
 import io
 import json
@@ -152,14 +153,29 @@ def scale_boxes(boxes: Tensor, width: int, height: int, size: int) -> Tensor:
 
 
 def _is_whole(place: Path, key: str, count: int, size: int) -> bool:
-    """Whether a finished cache of this very key lies there, at its full length."""
+    """Whether a finished cache of this very key lies there, every file at its full length."""
+    masked = (place / "masks.npy").is_file()
     try:
         about = json.loads((place / "about.json").read_text())
-        images = np.load(place / "images.npy", mmap_mode="r")
+        # Caches of earlier versions do not say whether they have masks.
+        if about.get("key") != key or about.get("masks", masked) != masked:
+            return False
         spans = np.load(place / "box_spans.npy", mmap_mode="r")
-    except (OSError, ValueError):
+        boxes = max(int(spans.max()), 0)  # the last row that any picture refers to; -1 where none has boxes
+        expected = {
+            "images.npy": ((count, 3, size, size), np.uint8),
+            "box_spans.npy": ((count, 2), np.int64),
+            "boxes.npy": ((boxes, 4), np.float32),
+        }
+        if masked:
+            expected["masks.npy"] = ((count, size, size), bool)
+        for name, (shape, dtype) in expected.items():
+            array = np.load(place / name, mmap_mode="r")
+            if array.shape != shape or array.dtype != dtype:
+                return False
+    except Exception:  # a damaged file makes numpy raise nearly anything: EOFError, BadZipFile, SyntaxError
         return False
-    return about.get("key") == key and images.shape == (count, 3, size, size) and len(spans) == count
+    return True
 
 
 class _Resized(Dataset):
@@ -221,6 +237,26 @@ def _build(
             f"The cache needs {needed / 1e9:.1f} GB more in {place.parent}, which has {free / 1e9:.1f} GB "
             "free; make room or choose a smaller size."
         )
+    try:
+        _fill(work, source, size, done, lengths, workers, progress)
+        _finish(work, place, key, count, size)
+    except OSError as error:
+        raise CkfrError(
+            f"The cache could not be written to {work} ({error}); what is there is kept and used next time."
+        ) from error
+
+
+def _fill(
+    work: Path,
+    source: ImageSource,
+    size: int,
+    done: int,
+    lengths: dict[str, int],
+    workers: int | None,
+    progress: bool,
+) -> None:
+    """Decode and store every picture from number ``done`` on; the files before it have these lengths."""
+    count = len(source)
     columns: dict[str, _Column] = {}
     headers = {
         "images.npy": _npy_header((count, 3, size, size), np.dtype(np.uint8)),
@@ -248,14 +284,9 @@ def _build(
                 with atomic_path(work / "progress.json") as path:
                     path.write_text(json.dumps(note))
                 bar.update(len(batch))
-    except OSError as error:
-        raise CkfrError(
-            f"The cache could not be written to {work} ({error}); what is there is kept and used next time."
-        ) from error
     finally:
         for column in columns.values():
-            column.close()
-    _finish(work, place, key, count, size)
+            column.close()  # on a full disk this raises too: what is still to be written finds no room
 
 
 def _noted(work: Path) -> tuple[int, dict[str, int]]:
@@ -286,17 +317,33 @@ def _batches(view: _Resized, start: int, workers: int | None) -> Iterator[list]:
 
 
 def _finish(work: Path, place: Path, key: str, count: int, size: int) -> None:
+    """Write what belongs beside the pictures and move the whole to its place.
+
+    The notes that a build goes on from go along and are removed there: stopped anywhere before the move, the
+    next call finds all pictures noted as stored; stopped after it, a whole cache with a few bytes too many.
+    """
     counts = np.fromfile(work / "counts.bin", dtype=np.int32)
     ends = np.cumsum(np.maximum(counts, 0))
-    spans = np.stack([ends - np.maximum(counts, 0), ends], axis=1)  # (N, 2)
+    spans = np.stack([ends - np.maximum(counts, 0), ends], axis=1).astype(np.int64)  # (N, 2)
     spans[counts < 0] = -1
-    np.save(work / "box_spans.npy", spans)
-    np.save(work / "boxes.npy", np.fromfile(work / "boxes.bin", dtype=np.float32).reshape(-1, 4))
+    _save(work / "box_spans.npy", spans)
+    _save(work / "boxes.npy", np.fromfile(work / "boxes.bin", dtype=np.float32).reshape(-1, 4))
+    masked = (work / "masks.npy").is_file()
+    about = {"key": key, "count": count, "size": size, "masks": masked, "format": FORMAT}
     with atomic_path(work / "about.json") as path:
-        path.write_text(json.dumps({"key": key, "count": count, "size": size, "format": FORMAT}, indent=1))
-    for name in ("counts.bin", "boxes.bin", "progress.json"):
-        (work / name).unlink(missing_ok=True)
+        path.write_text(json.dumps(about, indent=1))
     work.rename(place)
+    for name in ("progress.json", "counts.bin", "boxes.bin"):
+        with contextlib.suppress(OSError):  # they harm nobody
+            (place / name).unlink(missing_ok=True)
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    """A ``.npy`` file whose bytes are on the disk when this returns."""
+    with open(path, "wb") as file:
+        np.save(file, array)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _npy_header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:

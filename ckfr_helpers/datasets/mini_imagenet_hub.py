@@ -61,7 +61,8 @@ def fetch_from_hub(folder: Path, repo: str = REPO, revision: str = REVISION, pro
     the one that was being downloaded. A shard is deleted when its pictures are out.
 
     Args:
-        folder: what to make; it must not exist, or be empty.
+        folder: what to make; it must not exist, or be empty. If it is a link, the folder it points to is
+            made, with everything gathered beside that one, and the link stays.
         repo: a data set repository on the hub with parquet shards of encoded pictures and WordNet ids.
         revision: branch, tag or commit.
         progress: show bars.
@@ -71,11 +72,13 @@ def fetch_from_hub(folder: Path, repo: str = REPO, revision: str = REVISION, pro
 
     Raises:
         CkfrError: if a library is missing, the repository cannot be reached, a shard is not what its checksum
-            says, the disk is too small, or the pictures are not mini-ImageNet's classes with 600 each.
+            says, the disk is too small, the folder cannot be written or put in its place, or the pictures
+            are not mini-ImageNet's classes with 600 each.
     """
+    place = _place_of(folder)
     commit, shards = list_shards(repo, revision)
-    work = folder.with_name(f".{folder.name}.unfinished")
-    with _alone(work):
+    work = place.with_name(f".{place.name}.unfinished")
+    with _in_a_sentence(work), _alone(work):
         rows: list[tuple[str, str]] = []
         used: list[Shard] = []
         for split in SPLITS:
@@ -92,12 +95,52 @@ def fetch_from_hub(folder: Path, repo: str = REPO, revision: str = REVISION, pro
         record = {"repo": repo, "commit": commit, "shards": {shard.path: shard.sha256 for shard in used}}
         with atomic_path(work / "source.json") as path:
             path.write_text(json.dumps(record, indent=1) + "\n")
-        for scratch in ("shards", "done"):
-            shutil.rmtree(work / scratch, ignore_errors=True)
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
-        work.rename(folder)
+        _put_in_place(work, place)
     return folder
+
+
+def _place_of(folder: Path) -> Path:
+    """Where the folder really lies, links followed, after a look whether a new folder can go there at all."""
+    place = Path(os.path.realpath(folder))
+    if place.is_symlink():
+        raise CkfrError(f"{folder} is a link that leads back to itself; remove it, then fetch again.")
+    if os.path.ismount(place):
+        raise CkfrError(
+            f"{place} is a mount point, which the finished folder cannot replace; make {folder} a link to an "
+            f"empty folder inside it, or give --root {place}, here and wherever the pictures are used."
+        )
+    return place
+
+
+def _put_in_place(work: Path, place: Path) -> None:
+    """Give the finished folder its name.
+
+    Only then do the notes go of what was converted: whatever fails or is stopped before, they save the next
+    call every download; and what is left of them afterwards is in nobody's way.
+    """
+    try:
+        if place.is_dir():
+            place.rmdir()  # refuses if it is not empty; not every system moves a folder onto an empty one
+        work.rename(place)
+    except OSError as error:
+        raise CkfrError(
+            f"mini-ImageNet is whole in {work}, but could not be moved to {place} ({error}); move away what "
+            "is there and fetch again: nothing is downloaded twice."
+        ) from error
+    for scratch in ("shards", "done"):
+        shutil.rmtree(place / scratch, ignore_errors=True)
+
+
+@contextmanager
+def _in_a_sentence(work: Path) -> Iterator[None]:
+    """What the file system refuses, as the user's error."""
+    try:
+        yield
+    except OSError as error:
+        raise CkfrError(
+            f"mini-ImageNet could not be written to {work} ({error}); see that there is room, and that you "
+            "may write there, and fetch again: what has arrived is kept."
+        ) from error
 
 
 def list_shards(repo: str, revision: str = REVISION) -> tuple[str, list[Shard]]:
