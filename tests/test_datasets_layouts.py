@@ -197,3 +197,8 @@ def test_foreign_and_damaged_class_folders_are_named(copies, tmp_path):
         source = datasets.open_source("mini-imagenet", "test", root=place)
     with pytest.raises(CkfrError, match=f"{first.name} cannot be decoded"):
         source[source.filenames.index(f"val/{wnid}/{first.name}")]
+
+
+def test_a_link_that_leads_in_a_circle_is_no_folder(tmp_path):
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    assert layout_at(tmp_path) is None

@@ -243,7 +243,14 @@ def _read_pickle(path: Path) -> tuple[np.ndarray, dict[str, list[int]]]:
 
 def _folders(place: Path) -> list[str]:
     with os.scandir(place) as entries:
-        return [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+        return [entry.name for entry in entries if _is_folder(entry) and not entry.name.startswith(".")]
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads round in a circle
+        return False
 
 
 def layout_at(place: Path) -> type[Layout] | None:
