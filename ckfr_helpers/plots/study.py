@@ -102,9 +102,9 @@ def choices(summaries: Sequence[Summary]) -> Figure:
     these two, in the learning rate say, are left out.
     """
     found = [(title, own, s["study"]["choose_by"]) for s in summaries for title, own in each([s])]
-    columns = min(3, len(found))
+    columns = len(found) if len(found) < 4 else 2 if len(found) == 4 else 3
     rows = -(-len(found) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(3.5 * columns, 2.6 * rows + 0.3), squeeze=False)
+    figure, axes = plt.subplots(rows, columns, figsize=(3.7 * columns, 2.5 * rows + 0.3), squeeze=False)
     ells = sorted({one["ell"] for _, own, _ in found for one in own["methods"]["ckfr"]["validation"]})
     shades = dict(zip(ells, plt.get_cmap(CMAP)(np.linspace(0, 0.85, len(ells))), strict=True))
     for axis, (title, own, by) in zip(axes.flat, found, strict=False):
