@@ -433,10 +433,10 @@ else:
 # <details>
 # <summary>Solution</summary>
 #
-# Take one terrible mistake, then add easy ones. With `near = D[0].argsort()[1]` (the closest other class) and
-# `far_off = D[0].argmax()`:
+# Take one terrible mistake, then add easy ones.
 #
 # ```python
+# near, far_off = D[0].argsort()[1], D[0].argmax()  # the closest other class, and the farthest
 # first_answers = np.array([far_off, 0, 0, 0])
 # second_answers = np.array([far_off, near, near, near])
 # ```
