@@ -1,4 +1,4 @@
-"""What the studies share: finding the runs of a setting, and choosing by validation scores alone."""
+"""Finding the runs of a setting in `look_study`, and choosing by validation scores alone."""
 
 from collections.abc import Sequence
 from typing import Any

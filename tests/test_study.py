@@ -6,9 +6,11 @@ import os
 import shutil
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 from study_cards import Card, answer
@@ -16,12 +18,14 @@ from study_cards import Card, answer
 from ckfr_helpers import __main__ as cli
 from ckfr_helpers import datasets
 from ckfr_helpers.datasets.photos import class_ids
+from ckfr_helpers.hierarchy import Hierarchy
 from ckfr_helpers.plots import study_tables
 from ckfr_helpers.plots.names import NAMES
 from ckfr_helpers.plots.study import alt_text, choices, differences, grid_of, study_figure
 from ckfr_helpers.plots.style import png
 from ckfr_helpers.runtime import CkfrError
 from ckfr_helpers.training import study_jobs
+from ckfr_helpers.training.evaluation import Predictions
 from ckfr_helpers.training.run import open_split
 from ckfr_helpers.training.study import failed, run_study
 from ckfr_helpers.training.study_config import Executor, load_study, study_from
@@ -387,7 +391,7 @@ def test_tables_take_a_study_of_one_seed_from_its_file(copied):
     assert set(study_tables.verdicts([summary])["top-1 accuracy"]) == {"not told apart"}
 
 
-def test_whole_networks_see_their_own_scenes_and_keep_their_photographs_apart(tmp_path, monkeypatch):
+def test_whole_networks_see_their_own_scenes(tmp_path, monkeypatch):
     """On photos each seed paints its own training scenes, as behind a frozen trunk; the test's are one."""
     opened = []
 
@@ -415,6 +419,36 @@ def test_whole_networks_see_their_own_scenes_and_keep_their_photographs_apart(tm
         assert train == {"background_bias": 0.9, "size": 96, "seed": config.seed}
         assert val == test == {"background_bias": 0.9, "size": 96}
     assert {config.seed for config in configs} == {3, 4}
+
+
+def test_a_cache_does_not_hide_which_photograph_a_scene_shows(tmp_path, monkeypatch):
+    """A cached source has no ``photo_of``; the run's record needs it for the interval over photographs."""
+
+    def opened(config, split, progress=True):
+        source = SimpleNamespace(hierarchy=tree, split=split)
+        return source if config.cache else Photographs()
+
+    class Photographs:
+        def __len__(self) -> int:
+            return 3
+
+        def photo_of(self, index: int) -> int:
+            return (7, 7, 9)[index]
+
+    tree = Hierarchy.from_pairs([("all", "a"), ("all", "b")])
+    seen = Predictions(np.eye(2)[[0, 1, 0]], np.eye(2)[[0, 1, 0]], np.array([0, 1, 1]), np.arange(3))
+    made = SimpleNamespace(model=torch.nn.Identity(), history=[{"val_top1": 1.0}])
+    monkeypatch.setattr(study_jobs, "train", lambda config, *_, **__: setattr(made, "config", config) or made)
+    monkeypatch.setattr(study_jobs, "open_split", opened)
+    monkeypatch.setattr(study_jobs, "split_loader", lambda *_: None)
+    monkeypatch.setattr(study_jobs, "predict", lambda *_: seen)
+    whole = {
+        "name": "x", "datasets": [{"name": "photos"}], "stage": 0, "seeds": 1, "methods": ["hxe"],
+        "train": {"cache": True, "accelerator": "cpu"}, "executor": {"processes": 1},
+    }  # fmt: skip
+    result = run_study(study_from(whole), tmp_path / "study", progress=False)
+    assert not result.failures
+    assert result.summary["results"]["photos"]["photographs"] == 2
 
 
 # -- Executors ---------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ckfr_helpers.baselines import BASELINE as PLAIN
-from ckfr_helpers.plots.names import HIGHER_IS_BETTER, NAMES, method_title
+from ckfr_helpers.plots.names import HIGHER_IS_BETTER, NAMES, method_title, says_nothing
 from ckfr_helpers.plots.study_tables import Summary, each
 from ckfr_helpers.plots.style import BASELINE, CMAP, COLOURS, OURS
 
@@ -76,8 +76,8 @@ def differences(
             shift = 0.26 * (number - (len(methods) - 1) / 2)
             for place, (_, own) in enumerate(found):
                 scored = own["methods"][method]["scores"]
-                if score not in scored or (method.endswith("CRM") and score.startswith("alignment")):
-                    continue  # not defined; or the same network, so the same latents
+                if score not in scored or says_nothing(method, score):
+                    continue
                 told = scored[score]["difference"]
                 axis.plot([told["low"], told["high"]], [place + shift] * 2, color=colour)
                 axis.plot(told["mean"], place + shift, "o", color=colour, markersize=5)

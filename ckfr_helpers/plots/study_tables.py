@@ -12,7 +12,7 @@ import pandas as pd
 
 from ckfr_helpers import metrics
 from ckfr_helpers.baselines import BASELINE
-from ckfr_helpers.plots.names import HIGHER_IS_BETTER, NAMES, dataset_title, method_title
+from ckfr_helpers.plots.names import HIGHER_IS_BETTER, NAMES, dataset_title, method_title, says_nothing
 
 Summary = Mapping[str, Any]
 
@@ -34,7 +34,7 @@ def losses(summaries: Sequence[Summary], scores: Sequence[str] = tuple(NAMES)) -
         for method, made in own["methods"].items():
             found = {}
             for score in scores:
-                if score not in made["scores"] or _same_latents(method, score):
+                if score not in made["scores"] or says_nothing(method, score):
                     continue
                 if method == BASELINE:
                     found[NAMES[score]] = f"{made['scores'][score]['mean']['mean']:.3f}"
@@ -94,11 +94,6 @@ def over_photographs(summaries: Sequence[Summary], method: str = "ckfr") -> pd.D
             "photographs": own["photographs"],
         }
     return pd.DataFrame(rows).T
-
-
-def _same_latents(method: str, score: str) -> bool:
-    """CRM decides otherwise with the same network, so what is said of latents does not change."""
-    return method.endswith("CRM") and score.startswith("alignment")
 
 
 def _verdict(scores: Mapping[str, Any], score: str, which: str) -> str:
