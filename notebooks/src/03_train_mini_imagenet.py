@@ -31,7 +31,7 @@
 #
 # ### What you need
 #
-# Notebooks 01 and 02. On a CPU this takes about three minutes on two idle cores, after the photographs have been
+# Notebooks 01 and 02. On a CPU this takes one to two minutes on two idle cores, after the photographs have been
 # fetched (about 160 MB once). With a GPU *and* mini-ImageNet in `data/mini-imagenet`, the same cells fine-tune a whole
 # Wide ResNet instead; plan for half an hour or more, depending on the card.
 
@@ -345,7 +345,6 @@ offsets.pivot_table(index=["alpha", "lr"], columns="seed", values="offset_share"
 # with cross-entropy alone. Behind a pretrained trunk no network collapsed. At the lower rate none did, but all of them
 # stay a little below cross-entropy at that same rate. One alpha and two rates were tried; letting alpha grow during
 # training may mend it, and nobody has shown that here.
-#
 #
 # Seeds are not the only source of chance. Our test scenes show few photographs, so resampling *photographs* gives the
 # interval that a reader with other photographs should expect. For each accuracy it is far wider. For their difference,
