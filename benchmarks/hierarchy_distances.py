@@ -27,8 +27,7 @@ from pathlib import Path
 import nltk
 import numpy as np
 
-from ckfr_helpers import wordnet
-from ckfr_helpers.hierarchy import Hierarchy
+from ckfr_helpers.hierarchy import Hierarchy, wordnet
 from ckfr_helpers.runtime import CkfrError, atomic_path, environment
 
 RESULT = Path(__file__).parent / "results" / "hierarchy_distances.json"

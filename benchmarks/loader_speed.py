@@ -30,9 +30,9 @@ from torchvision import transforms
 
 from ckfr_helpers import datasets
 from ckfr_helpers.datasets.base import Example, ImageSource
+from ckfr_helpers.datasets.cache import cached
 from ckfr_helpers.datasets.files import FileTree
 from ckfr_helpers.datasets.loading import TransformedView, seed_worker
-from ckfr_helpers.datasets.memory_map import cached
 from ckfr_helpers.datasets.subset import Part
 from ckfr_helpers.datasets.transforms import make_transform, stored_side
 from ckfr_helpers.hierarchy import Hierarchy

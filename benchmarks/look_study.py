@@ -26,11 +26,12 @@ import torch
 from choosing import CHOSEN_BY, mean_val, of_seeds, tried
 from tqdm.auto import tqdm
 
-from ckfr_helpers import attention, datasets, localization, metrics
+from ckfr_helpers import datasets, localization, metrics
+from ckfr_helpers.attribution import energy as attention
+from ckfr_helpers.attribution.looking import POINTING_TOLERANCE, look, look_scores, object_mask, per_image
 from ckfr_helpers.datasets.base import ImageSource
+from ckfr_helpers.datasets.scenes.swapped import OnBackground
 from ckfr_helpers.datasets.subset import balanced
-from ckfr_helpers.datasets.swapped import OnBackground
-from ckfr_helpers.looking import POINTING_TOLERANCE, look, look_scores, object_mask, per_image
 from ckfr_helpers.models import build_model
 from ckfr_helpers.runtime import atomic_path, environment, runs_root
 from ckfr_helpers.training import CachedFeatures, TailSettings, cache_split, predict, train_tail

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 import torch
 
-from ckfr_helpers.cam import score_maps
+from ckfr_helpers.attribution.cam import score_maps
 from ckfr_helpers.localization import iou_matrix, max_box_acc
 from ckfr_helpers.runtime import atomic_path, environment
 

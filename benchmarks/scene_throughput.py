@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 
 from ckfr_helpers.datasets.base import Example
 from ckfr_helpers.datasets.loading import seed_worker
-from ckfr_helpers.datasets.scenes import PhotoScenes
+from ckfr_helpers.datasets.scenes.single import PhotoScenes
 from ckfr_helpers.runtime import atomic_path, environment, num_workers
 
 RESULT = Path(__file__).parent / "results" / "scene_throughput.json"

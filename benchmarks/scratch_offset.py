@@ -13,7 +13,7 @@ import dataclasses
 import json
 from pathlib import Path
 
-from ckfr_helpers.arrangement import offset_share
+from ckfr_helpers.losses.arrangement import offset_share
 from ckfr_helpers.runtime import CkfrError, atomic_path, environment, runs_root
 from ckfr_helpers.training.checkpoints import load_checkpoint
 from ckfr_helpers.training.config import TrainConfig

@@ -106,7 +106,7 @@ def against_loader(options: dict[str, Any], flag: str) -> dict[str, float]:
     """Steps on pictures that are there, from files, from the cache, and of the original's form, in turns."""
     from step_speed import ThreeEncodings
 
-    from ckfr_helpers.datasets.memory_map import cached
+    from ckfr_helpers.datasets.cache import cached
     from ckfr_helpers.datasets.transforms import stored_side
     from ckfr_helpers.models import build_model
     from ckfr_helpers.training import TrainConfig
@@ -201,7 +201,7 @@ def write_pictures(folder: Path) -> None:
     import numpy as np
     from PIL import Image
 
-    from ckfr_helpers.datasets.photos import class_ids
+    from ckfr_helpers.datasets.scenes.photos import class_ids
 
     wnids = list(class_ids())[:CLASSES]
     root = folder / "tiny-imagenet-200"

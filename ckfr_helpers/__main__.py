@@ -67,7 +67,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _look(options: argparse.Namespace) -> None:
-    from ckfr_helpers.looking import look_at_run
+    from ckfr_helpers.attribution.looking import look_at_run
 
     scores = look_at_run(options.folder, options.data, options.root, method=options.method)
     print(json.dumps(scores, indent=1)) if options.json else _print_scores(scores)
@@ -86,17 +86,17 @@ def _fetch(options: argparse.Namespace) -> None:
 
 
 def _demo(options: argparse.Namespace) -> None:
-    from ckfr_helpers.demo import build_demo
+    from ckfr_helpers.teaching.demo import build_demo
 
     page = build_demo(options.out, options.notebooks)
     print(f"Open {page}")
 
 
 def _study(options: argparse.Namespace) -> None:
-    from ckfr_helpers.plots.study import study_figure
-    from ckfr_helpers.plots.style import png, use_style
-    from ckfr_helpers.training.study import failed, run_study, write_results
-    from ckfr_helpers.training.study_config import load_study
+    from ckfr_helpers.teaching.plots.study import study_figure
+    from ckfr_helpers.teaching.plots.style import png, use_style
+    from ckfr_helpers.training.study.config import load_study
+    from ckfr_helpers.training.study.run import failed, run_study, write_results
 
     study = load_study(options.file)
     if options.root is not None:
@@ -157,7 +157,7 @@ def _config(options: argparse.Namespace) -> Any:
 
 def _data_that_is_there(root: str | None) -> str:
     """The original demo's data set where its folder is; else the embedded photos, said aloud."""
-    from ckfr_helpers.datasets.mini_imagenet import FOLDER, find_place
+    from ckfr_helpers.datasets.sources.mini_imagenet import FOLDER, find_place
     from ckfr_helpers.runtime import data_root
 
     base = Path(root) if root is not None else data_root()

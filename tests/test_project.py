@@ -1,73 +1,22 @@
 """The project's own promises: one list of dependencies, imports that point down, a clean tree."""
 
-import ast
 import re
 import subprocess
 import tomllib
 from pathlib import Path
 
-import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 URL = PROJECT["project"]["urls"]["Repository"]
 
-# Ground floor first: a room may import from any room before it, never from one after it.
-FLOORS = [
-    ("runtime",),
-    ("wordnet",),
-    ("pseudo_distances", "tree_checks"),
-    ("hierarchy",),
-    ("losses",),
-    ("baselines",),
-    ("metrics", "statistics"),
-    ("localization", "attention"),
-    ("backbones",),
-    ("models",),
-    ("cam",),
-    ("datasets",),
-    ("training",),
-    ("looking", "sanity"),
-    ("look_lesson",),
-    ("arrangement",),
-    ("plots",),
-    ("sliders",),
-    ("demo",),
-    ("__main__",),
-]
-FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 
+def test_imports_only_point_down():
+    """The layers of pyproject.toml, ground floor last; `lint-imports` shows a broken chain."""
+    from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
 
-def room_of(path: Path) -> str:
-    return path.relative_to(ROOT / "ckfr_helpers").parts[0].removesuffix(".py")
-
-
-def imported_rooms(path: Path) -> set[str]:
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path.name} imports relatively; rooms are named in full"
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-        else:
-            continue
-        found |= {name.split(".")[1] for name in names if name.startswith("ckfr_helpers.")}
-    return {name for name in found if name in FLOOR}
-
-
-MODULES = sorted(
-    p for p in (ROOT / "ckfr_helpers").rglob("*.py") if p != ROOT / "ckfr_helpers" / "__init__.py"
-)
-
-
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_imports_only_point_down(path):
-    here = room_of(path)
-    assert here in FLOOR, f"{here} stands on no floor: give it one in FLOORS and in ckfr_helpers/__init__.py"
-    above = {room for room in imported_rooms(path) if room != here and FLOOR[room] > FLOOR[here]}
-    assert not above, f"{path.name} imports from above: {sorted(above)}"
+    assert lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True) == EXIT_STATUS_SUCCESS
 
 
 def test_environment_file_lists_the_same_dependencies():

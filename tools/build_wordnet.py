@@ -16,8 +16,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from ckfr_helpers.hierarchy.wordnet import Record, find_database, read_database
 from ckfr_helpers.runtime import CkfrError, atomic_path
-from ckfr_helpers.wordnet import Record, find_database, read_database
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 

@@ -11,13 +11,13 @@ import re
 from pathlib import Path
 
 from ckfr_helpers import metrics
-from ckfr_helpers.baselines import BASELINE
-from ckfr_helpers.plots.looking import NAMES as LOOK_NAMES
-from ckfr_helpers.plots.names import NAMES, method_title, says_nothing
-from ckfr_helpers.plots.study import differences
-from ckfr_helpers.plots.study_tables import each
-from ckfr_helpers.plots.style import png, use_style
+from ckfr_helpers.losses.rivals import BASELINE
 from ckfr_helpers.runtime import load_result
+from ckfr_helpers.teaching.plots.looking import NAMES as LOOK_NAMES
+from ckfr_helpers.teaching.plots.names import NAMES, method_title, says_nothing
+from ckfr_helpers.teaching.plots.study import differences
+from ckfr_helpers.teaching.plots.study_tables import each
+from ckfr_helpers.teaching.plots.style import png, use_style
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES = (

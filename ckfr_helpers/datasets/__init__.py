@@ -26,16 +26,18 @@ class _Entry(NamedTuple):
     options: dict[str, Any] = {}  # noqa: RUF012 -- never written to
 
 
-_HERE = "ckfr_helpers.datasets"
+_SOURCES = "ckfr_helpers.datasets.sources"
+_FETCH = "ckfr_helpers.datasets.fetch"
+_SCENES = "ckfr_helpers.datasets.scenes"
 _REGISTRY: dict[str, _Entry] = {
-    "photos": _Entry(f"{_HERE}.scenes:PhotoScenes", f"{_HERE}.photos:fetch"),
-    "mini-imagenet": _Entry(f"{_HERE}.mini_imagenet:MiniImageNet", f"{_HERE}.mini_imagenet:fetch"),
-    "tiny-imagenet": _Entry(f"{_HERE}.tiny_imagenet:TinyImageNet", f"{_HERE}.tiny_imagenet:fetch"),
-    "cifar10": _Entry(f"{_HERE}.cifar:Cifar", f"{_HERE}.cifar_fetch:fetch", {"name": "cifar10"}),
-    "cifar100": _Entry(f"{_HERE}.cifar:Cifar", f"{_HERE}.cifar_fetch:fetch", {"name": "cifar100"}),
-    "folder": _Entry(f"{_HERE}.folder:PictureFolder", None),
-    "imagenet": _Entry(f"{_HERE}.imagenet:ImageNet", f"{_HERE}.imagenet:fetch"),
-    "wordnet": _Entry(None, f"{_HERE}.wordnet_db:fetch"),
+    "photos": _Entry(f"{_SCENES}.single:PhotoScenes", f"{_SCENES}.photos:fetch"),
+    "mini-imagenet": _Entry(f"{_SOURCES}.mini_imagenet:MiniImageNet", f"{_SOURCES}.mini_imagenet:fetch"),
+    "tiny-imagenet": _Entry(f"{_SOURCES}.tiny_imagenet:TinyImageNet", f"{_SOURCES}.tiny_imagenet:fetch"),
+    "cifar10": _Entry(f"{_SOURCES}.cifar:Cifar", f"{_FETCH}.cifar:fetch", {"name": "cifar10"}),
+    "cifar100": _Entry(f"{_SOURCES}.cifar:Cifar", f"{_FETCH}.cifar:fetch", {"name": "cifar100"}),
+    "folder": _Entry(f"{_SOURCES}.folder:PictureFolder", None),
+    "imagenet": _Entry(f"{_SOURCES}.imagenet:ImageNet", f"{_SOURCES}.imagenet:fetch"),
+    "wordnet": _Entry(None, f"{_FETCH}.wordnet:fetch"),
 }
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ckfr_helpers.hierarchy import Hierarchy
+from ckfr_helpers.hierarchy.tree import Hierarchy
 from ckfr_helpers.runtime import CkfrError
 
 Split = Literal["train", "val", "test"]

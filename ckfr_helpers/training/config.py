@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from ckfr_helpers.baselines import check_method
 from ckfr_helpers.datasets.base import SPLITS
-from ckfr_helpers.losses import check_alpha_and_ell
+from ckfr_helpers.losses.rivals import check_method
+from ckfr_helpers.losses.triplet import check_alpha_and_ell
 from ckfr_helpers.runtime import CkfrError
 
 # What may change between stopping and resuming: none of these alters an epoch that is already done.

@@ -12,15 +12,16 @@ from lightning_fabric import Fabric
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from tqdm.auto import tqdm
 
-from ckfr_helpers import baselines, datasets
+from ckfr_helpers import datasets
 from ckfr_helpers.datasets.base import ImageSource
+from ckfr_helpers.datasets.cache import cached
 from ckfr_helpers.datasets.loading import TransformedView, make_loader
-from ckfr_helpers.datasets.memory_map import cached
 from ckfr_helpers.datasets.subset import balanced
 from ckfr_helpers.datasets.transforms import make_transform, stored_side
-from ckfr_helpers.hierarchy import Hierarchy
-from ckfr_helpers.models import Classifier, build_model, default_model_name
-from ckfr_helpers.pseudo_distances import load_pseudo_distances
+from ckfr_helpers.hierarchy.demo_file import load_pseudo_distances
+from ckfr_helpers.hierarchy.tree import Hierarchy
+from ckfr_helpers.losses import rivals as baselines
+from ckfr_helpers.models.classifier import Classifier, build_model, default_model_name
 from ckfr_helpers.runtime import (
     CkfrError,
     atomic_path,

@@ -16,8 +16,8 @@ import torch
 from ckfr_helpers.datasets.base import ImageSource
 from ckfr_helpers.datasets.loading import TransformedView, make_loader
 from ckfr_helpers.datasets.transforms import make_transform
-from ckfr_helpers.hierarchy import Measure
-from ckfr_helpers.models import Classifier, build_model
+from ckfr_helpers.hierarchy.tree import Measure
+from ckfr_helpers.models.classifier import Classifier, build_model
 from ckfr_helpers.runtime import num_workers, seed_everything
 from ckfr_helpers.training.cached import CachedFeatures, cache_features
 from ckfr_helpers.training.config import TrainConfig

@@ -58,9 +58,12 @@ import time
 import numpy as np
 import torch
 
-from ckfr_helpers import arrangement, hierarchy, losses, metrics, runtime, sliders, wordnet
-from ckfr_helpers.plots import loss as plots
-from ckfr_helpers.plots.style import show, use_style
+from ckfr_helpers.losses import arrangement
+from ckfr_helpers import hierarchy, losses, metrics, runtime
+from ckfr_helpers.teaching import sliders
+from ckfr_helpers.hierarchy import wordnet
+from ckfr_helpers.teaching.plots import loss as plots
+from ckfr_helpers.teaching.plots.style import show, use_style
 
 use_style()
 runtime.seed_everything(0)
@@ -337,7 +340,7 @@ else:
 
 # %%
 if folder:
-    from ckfr_helpers.plots.scaling import growth, scaling_figure
+    from ckfr_helpers.teaching.plots.scaling import growth, scaling_figure
     from ckfr_helpers.runtime import load_result
 
     scaling = load_result("scaling_cpu")

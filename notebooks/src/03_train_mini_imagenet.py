@@ -55,13 +55,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ckfr_helpers import datasets, metrics, runtime, sliders
-from ckfr_helpers.plots import study as studies
-from ckfr_helpers.plots import study_tables as tables
-from ckfr_helpers.plots import training as plots
-from ckfr_helpers.plots.style import show, use_style
-from ckfr_helpers.training.lesson import choose_lesson, run_lesson
-from ckfr_helpers.training.refit import RefitSetting, photo_latents, refit
+from ckfr_helpers import datasets, metrics, runtime
+from ckfr_helpers.teaching import sliders
+from ckfr_helpers.teaching.plots import study as studies
+from ckfr_helpers.teaching.plots import study_tables as tables
+from ckfr_helpers.teaching.plots import training as plots
+from ckfr_helpers.teaching.plots.style import show, use_style
+from ckfr_helpers.teaching.lesson import choose_lesson, run_lesson
+from ckfr_helpers.teaching.refit import RefitSetting, photo_latents, refit
 
 use_style()
 

@@ -55,11 +55,12 @@ if "google.colab" in sys.modules and importlib.util.find_spec("ckfr_helpers") is
 import numpy as np
 import torch
 
-from ckfr_helpers import attention, cam, datasets, localization, runtime, sanity
-from ckfr_helpers.look_lesson import run_look_lesson
-from ckfr_helpers.plots import looking as plots
-from ckfr_helpers.plots.style import show, use_style
-from ckfr_helpers.sliders.look import look_panel
+from ckfr_helpers.attribution import energy as attention, cam, sanity
+from ckfr_helpers import datasets, localization, runtime
+from ckfr_helpers.teaching.look_lesson import run_look_lesson
+from ckfr_helpers.teaching.plots import looking as plots
+from ckfr_helpers.teaching.plots.style import show, use_style
+from ckfr_helpers.teaching.sliders.look import look_panel
 
 use_style()
 

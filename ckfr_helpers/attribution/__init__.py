@@ -1,0 +1,1 @@
+"""Where a network looks: maps, boxes, and how to score them."""

@@ -1,0 +1,170 @@
+"""Does the map look at the object? Measures that need an object mask rather than a box.
+
+Box scores ask for the object's extent. These ask something weaker and closer to the claim: does the evidence
+lie on the object at all? Every measure comes image by image, for bootstraps and paired comparisons, and has a
+baseline that never looks at the image.
+"""
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from torch import Tensor
+
+from ckfr_helpers.attribution.inputs import Maps, check_count, check_mask, to_numpy
+from ckfr_helpers.runtime import CkfrError
+
+TOLERANCE = 15  # pixels, Zhang et al.; meant for images of about 500 pixels
+
+
+class BackgroundSwap(NamedTuple):
+    """Accuracy on pairs that share the object and differ in the background; all in [0, 1].
+
+    Attributes:
+        usual: accuracy on the background that goes with the class.
+        foreign: accuracy on another class's background.
+        drop: ``usual - foreign``, what the foreign background costs.
+        both: share of pairs that are right on both.
+        same: share of pairs that get the same class on both, right or wrong.
+        by_pair: (N, 2) bool, right on the usual and on the foreign background.
+    """
+
+    usual: float
+    foreign: float
+    drop: float
+    both: float
+    same: float
+    by_pair: np.ndarray
+
+
+def energy_in_mask(score_maps: Maps, masks: Maps) -> np.ndarray:
+    """Share of a map's positive mass that lies on the object, (N,) in [0, 1]: the energy-based pointing game.
+
+    Give maps without per-image min-max scaling where you can (``cam.upsample`` of raw maps): that scaling
+    moves the zero, and with it the share. A map without positive mass points nowhere and gets 0.
+
+    Args:
+        score_maps: (N, H, W), or N maps (H, W), of any finite values; negative ones count as 0.
+        masks: as many masks: 1 or True on the object, 0 elsewhere, 255 where a pixel is left out.
+
+    Raises:
+        CkfrError: NaN or infinite values, shapes that differ, masks without any object pixel; named by index.
+
+    Reference:
+        Wang et al., "Score-CAM" (CVPR Workshops 2020), §4.3, there with a box in place of the mask.
+    """
+    shares = []
+    for scores, truth in _pairs(score_maps, masks):
+        positive = np.maximum(scores, 0)
+        inside, outside = positive[truth == 1].sum(), positive[truth == 0].sum()
+        shares.append(inside / (inside + outside) if inside + outside > 0 else 0.0)
+    return np.array(shares)
+
+
+def pointing_game(score_maps: Maps, masks: Maps, tolerance: float = TOLERANCE) -> np.ndarray:
+    """Whether a map's highest pixel lies on the object, or within ``tolerance`` pixels of it, (N,) bool.
+
+    The first highest pixel in reading order decides. A flat map points nowhere: a miss.
+
+    Args:
+        score_maps, masks: as for ``energy_in_mask``.
+        tolerance: radius in pixels of the map. The usual 15 is for images of about 500 pixels; on smaller
+            ones scale it down, or most points hit. ``random_point_hits`` says what chance alone gives.
+
+    Reference:
+        Zhang et al., "Top-down Neural Attention by Excitation Backprop" (ECCV 2016; IJCV 2018), §4.1.
+    """
+    _check_tolerance(tolerance)
+    hits = []
+    for scores, truth in _pairs(score_maps, masks):
+        y, x = np.unravel_index(scores.argmax(), scores.shape)
+        rows, columns = np.nonzero(truth == 1)
+        near = ((rows - y) ** 2 + (columns - x) ** 2).min() <= tolerance**2
+        hits.append(bool(near) and scores.max() > scores.min())
+    return np.array(hits)
+
+
+def uniform_energy(masks: Maps) -> np.ndarray:
+    """``energy_in_mask`` of a map that is the same everywhere: the object's share of the image, (N,)."""
+    shares = []
+    for index, mask in enumerate(masks):
+        truth = _mask(mask, index)
+        shares.append((truth == 1).sum() / (truth <= 1).sum())
+    return np.array(shares)
+
+
+def random_point_hits(masks: Maps, tolerance: float = TOLERANCE) -> np.ndarray:
+    """Probability that a point chosen at random wins the pointing game, (N,)."""
+    _check_tolerance(tolerance)
+    shares = []
+    for index, mask in enumerate(masks):
+        elsewhere = (_mask(mask, index) != 1).astype(np.uint8)
+        distance = cv2.distanceTransform(elsewhere, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        squared = np.rint(distance.astype(np.float64) ** 2)  # whole numbers, given as float32 roots
+        shares.append(float((squared <= tolerance**2).mean()))
+    return np.array(shares)
+
+
+def box_map(box: np.ndarray | Tensor, height: int, width: int) -> np.ndarray:
+    """A map that is 1 inside one box ``x0, y0, x1, y1`` (inclusive) and 0 outside, (H, W) float32.
+
+    With ``localization.centre_box`` it makes the centre and full-box baselines of the measures here.
+    """
+    x0, y0, x1, y1 = (int(edge) for edge in to_numpy(box))
+    scores = np.zeros((height, width), np.float32)
+    scores[y0 : y1 + 1, x0 : x1 + 1] = 1
+    return scores
+
+
+def background_swap(
+    usual: np.ndarray | Tensor, foreign: np.ndarray | Tensor, labels: np.ndarray | Tensor
+) -> BackgroundSwap:
+    """Accuracy on background-swapped pairs: the same cut-out on its usual and on a foreign background.
+
+    A network that reads the object keeps its answer; one that reads the background loses it.
+
+    Args:
+        usual, foreign: (N,) predicted classes of the two pictures of each pair.
+        labels: (N,) the object's class.
+
+    Reference:
+        After Xiao et al., "Noise or Signal: The Role of Image Backgrounds in Object Recognition" (ICLR 2021),
+        who measure the gap between backgrounds of the same and of random classes on ImageNet-9.
+    """
+    predictions = [to_numpy(part) for part in (usual, foreign, labels)]
+    a, b, truth = predictions
+    if a.ndim != 1 or not a.size or a.shape != b.shape or a.shape != truth.shape:
+        raise CkfrError(
+            f"Predictions and labels have shapes {a.shape}, {b.shape}, {truth.shape}; expected (N,) for each."
+        )
+    right = np.stack([a == truth, b == truth], axis=1)  # (N, 2)
+    first, second = right.mean(axis=0).tolist()
+    both = float(right.all(axis=1).mean())
+    return BackgroundSwap(first, second, first - second, both, float((a == b).mean()), right)
+
+
+def _pairs(score_maps: Maps, masks: Maps) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Maps and masks, checked."""
+    check_count(score_maps, masks, "score maps", "masks")
+    pairs = []
+    for index, (score_map, mask) in enumerate(zip(score_maps, masks, strict=True)):
+        scores = to_numpy(score_map)
+        if scores.ndim != 2:
+            raise CkfrError(f"Score map {index} has shape {scores.shape}; expected (height, width).")
+        if not np.isfinite(scores).all():
+            raise CkfrError(f"Score map {index} holds NaN or infinite values; expected finite ones.")
+        pairs.append((scores.astype(np.float64), _mask(mask, index, scores.shape)))
+    return pairs
+
+
+def _mask(mask: np.ndarray | Tensor, index: int, shape: tuple[int, ...] | None = None) -> np.ndarray:
+    truth = to_numpy(mask)
+    truth = check_mask(truth, index, truth.shape if shape is None else shape)
+    if not (truth == 1).any():
+        raise CkfrError(f"Mask {index} marks no object pixel; expected at least one.")
+    return truth
+
+
+def _check_tolerance(tolerance: float) -> None:
+    if not tolerance >= 0:
+        raise CkfrError(f"The tolerance is {tolerance}; expected a number of pixels, 0 or more.")

@@ -1,0 +1,1 @@
+"""Painted places with photographs of objects pasted in."""

@@ -1,0 +1,196 @@
+"""ImageNet-1k (ILSVRC 2012) as class folders, the layout that torchvision unpacks its archives to.
+
+    train/<wnid>/*.JPEG   1,281,167 pictures in 1000 folders
+    val/<wnid>/*.JPEG     50,000, 50 in each
+
+ImageNet's terms let nobody pass it on, so nothing here downloads it; `fetch` says what to place where. The
+official test labels were never published: the official *val* is what everybody reports and is our ``"test"``,
+our ``"val"`` is carved out of the training pictures. Russakovsky et al., *ImageNet Large Scale Visual
+Recognition Challenge*, IJCV 2015.
+"""
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+
+from ckfr_helpers.datasets.base import Example, ImageSource, check_split
+from ckfr_helpers.datasets.files import FileTree
+from ckfr_helpers.datasets.splits import carve_validation
+from ckfr_helpers.hierarchy.tree import Hierarchy
+from ckfr_helpers.runtime import CkfrError, data_root
+
+FOLDER = "imagenet"
+CLASSES = 1000
+PICTURES = {"train": 1_281_167, "val": 50_000}
+_WNID = re.compile(r"n\d{8}")
+
+
+class ImageNet(ImageSource):
+    """One split of ImageNet-1k, or of any cut of it into the same layout (ImageNet-100, Imagenette, …).
+
+    Labels follow the sorted WordNet ids, as torchvision's do.
+
+    Args:
+        split: ``"train"``, ``"val"`` (carved from the training pictures) or ``"test"`` (the official val).
+        root: the folder with ``train/`` and ``val/``, or one that holds ``imagenet/``; None for
+            ``data_root()``.
+        val_fraction: share of each class's training pictures that become ``"val"``; 0.04 of ImageNet makes
+            about 51,000, as many as the official val has.
+        seed: which of them.
+
+    Raises:
+        CkfrError: if a folder is missing or foreign, or the two do not hold the same classes.
+    """
+
+    name = "imagenet"
+
+    def __init__(
+        self, split: str, root: str | Path | None = None, val_fraction: float = 0.04, seed: int = 0
+    ) -> None:
+        self.split = check_split(split)
+        place = find_place(root)
+        if place is None:
+            raise CkfrError(
+                f"ImageNet is not here: expected the class folders {_base(root) / FOLDER / 'train'}/n… and "
+                f"{_base(root) / FOLDER / 'val'}/n…; `ckfr fetch imagenet` says what to place where."
+            )
+        wnids = class_folders(place / "train")
+        if wnids != class_folders(place / "val"):
+            odd = min(set(wnids) ^ set(class_folders(place / "val")))
+            raise CkfrError(f"Only one of train and val in {place} has the class folder {odd}.")
+        self.hierarchy = Hierarchy.from_wordnet(wnids)
+        self._tree = FileTree(place, "")
+        part = "val" if split == "test" else "train"
+        self.filenames: tuple[str, ...] = ()
+        names: list[str] = []
+        labels: list[int] = []
+        for label, wnid in enumerate(wnids):
+            own = pictures(place / part / wnid)
+            if not own:
+                raise CkfrError(f"The class folder {place / part / wnid} holds no pictures.")
+            names += [f"{part}/{wnid}/{name}" for name in own]
+            labels += [label] * len(own)
+        self.labels = np.array(labels, dtype=np.int64)
+        if split != "test":
+            keep = carve_validation(self.labels, val_fraction, seed)[split == "val"]
+            names, self.labels = [names[position] for position in keep], self.labels[keep]
+        self.filenames = tuple(names)
+
+    def fingerprint(self) -> str:
+        """Changes with the choice of pictures, and with any file's name, size or time of change."""
+        return self._tree.fingerprint(self.filenames)
+
+    def __getitem__(self, index: int) -> Example:
+        """Picture (3, H, W) at its own size, and its label; boxes are a separate download and not read."""
+        return Example(
+            self._tree.image(self.filenames[index]), int(self.labels[index]), boxes=None, mask=None
+        )
+
+
+def _base(root: str | Path | None) -> Path:
+    return Path(root).expanduser() if root is not None else data_root()
+
+
+def find_place(root: str | Path | None = None) -> Path | None:
+    """The folder with ``train/`` and ``val/``: ``root/imagenet`` or ``root`` itself; None if neither."""
+    base = _base(root)
+    for place in (base / FOLDER, base):
+        if (place / "train").is_dir() and (place / "val").is_dir():
+            return place
+    return None
+
+
+def class_folders(place: Path) -> list[str]:
+    """Names of the class folders, sorted.
+
+    Raises:
+        CkfrError: if it is missing or empty, or holds loose pictures or a folder that is no WordNet id.
+    """
+    if not place.is_dir():
+        raise CkfrError(f"The folder {place} is missing; expected ImageNet's class folders in it.")
+    with os.scandir(place) as entries:
+        found = [(entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith(".")]
+    for name, is_folder in found:
+        if not is_folder and name.upper().endswith(".JPEG"):
+            raise CkfrError(
+                f"{place} holds loose pictures such as {name}; expected one folder a class. "
+                "`ckfr fetch imagenet` says how torchvision sorts them."
+            )
+        if is_folder and not _WNID.fullmatch(name):
+            raise CkfrError(f"{place / name} is no class folder; expected WordNet ids such as n01440764.")
+    wnids = sorted(name for name, is_folder in found if is_folder)
+    if not wnids:
+        raise CkfrError(f"{place} holds no class folders; expected WordNet ids such as n01440764.")
+    return wnids
+
+
+def pictures(folder: Path) -> list[str]:
+    """Names of the pictures in one class folder, sorted."""
+    with os.scandir(folder) as entries:
+        return sorted(
+            entry.name for entry in entries if entry.name.lower().endswith((".jpeg", ".jpg", ".png"))
+        )
+
+
+def shortfall(place: Path) -> str | None:
+    """What keeps a folder from being all of ImageNet-1k, in words; None if nothing does.
+
+    Pictures are counted, not decoded.
+    """
+    for part, expected in PICTURES.items():
+        try:
+            wnids = class_folders(place / part)
+        except CkfrError as error:
+            return str(error)
+        if len(wnids) != CLASSES:
+            return f"{place / part} has {len(wnids)} class folders of {CLASSES}."
+        count = sum(len(pictures(place / part / wnid)) for wnid in wnids)
+        if count != expected:
+            return f"{place / part} has {count:,} pictures of {expected:,}."
+    return None
+
+
+def fetch(root: str | Path | None = None) -> Path:
+    """Find ImageNet-1k, complete; nobody may pass it on, so it is explained and not downloaded.
+
+    Args:
+        root: folder that holds ``imagenet/``; None for ``data_root()``.
+
+    Returns:
+        The folder, if it is there and holds every picture.
+
+    Raises:
+        Explained: if it is not, with what to place where.
+    """
+    place = find_place(root)
+    missing = shortfall(place) if place is not None else None
+    if place is not None and missing is None:
+        return place
+    raise Explained(instructions(place or _base(root) / FOLDER, missing))
+
+
+class Explained(CkfrError):
+    """Instructions in place of a download; the command line prints them and exits with status 1."""
+
+    status = 1
+
+
+def instructions(folder: Path, missing: str | None = None) -> str:
+    """What to place where, by hand, for ImageNet-1k."""
+    from torchvision.datasets.imagenet import ARCHIVE_META
+
+    files = "".join(f"       {name}  (md5 {md5})\n" for name, md5 in ARCHIVE_META.values())
+    found = f"What is there is not complete: {missing}\n" if missing else ""
+    return (
+        f"ImageNet's terms let nobody pass it on, so ckfr does not download it.\n{found}"
+        f"  1. Register at image-net.org, accept the terms, and download (about 145 GB) into {folder}:\n"
+        f"{files}"
+        "  2. Have torchvision check and sort them into class folders (as much again on the disk):\n"
+        f'       python -c "from torchvision.datasets import ImageNet; [ImageNet({str(folder)!r}, part) '
+        "for part in ('train', 'val')]\"\n"
+        f"  3. Ask again: `ckfr fetch imagenet` counts what is there ({CLASSES} folders in each of train/\n"
+        f"     and val/, {PICTURES['train']:,} and {PICTURES['val']:,} pictures). Then delete the archives.\n"
+        "A copy already sorted into train/<WordNet id>/ and val/<WordNet id>/ can be linked there instead."
+    )

@@ -1,0 +1,401 @@
+"""Classes as the leaves of a tree, and how far apart they are in it.
+
+A :class:`Hierarchy` comes from parent–child pairs, from a nested mapping or from WordNet ids, and gives one
+(C, C) matrix per measure, in label order. It needs NumPy only.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from ckfr_helpers.hierarchy.checks import GROUP, check_classes, check_tree, give_leaves, prune, refuse_inner
+from ckfr_helpers.hierarchy.demo_file import load_pseudo_distances
+from ckfr_helpers.runtime import CkfrError, atomic_path
+
+__all__ = ["GROUP", "MEASURES", "Hierarchy", "Measure", "load_pseudo_distances"]
+
+Measure = Literal["path", "lca_height", "wu_palmer"]
+MEASURES: tuple[Measure, ...] = get_args(Measure)
+
+
+@dataclass(frozen=True)
+class Hierarchy:
+    """A rooted tree whose leaves are the classes.
+
+    Build one with :meth:`from_pairs`, :meth:`from_nested`, :meth:`from_wordnet` or :meth:`load`. However it
+    is built, it is checked: one root, no cycle, one parent per node, and the classes are exactly the leaves.
+
+    Attributes:
+        classes: the C leaf ids in label order.
+        parent: parent of every node but the root.
+        node_names: readable name of a node, where it differs from its id.
+    """
+
+    classes: tuple[str, ...]
+    parent: dict[str, str]
+    node_names: dict[str, str]
+
+    def __post_init__(self) -> None:
+        check_classes(self.classes)
+        check_tree(self.parent, self.classes)
+        for name in self.classes:
+            if name in self.children:
+                raise CkfrError(f"Class {name!r} is no leaf: {self.children[name][0]!r} lies below it.")
+        for leaf in self.parent:
+            if leaf not in self.children and leaf not in self._label:
+                raise CkfrError(f"The leaf {leaf!r} is no class; list it in classes.")
+
+    # -- Building --------------------------------------------------------------------------------
+
+    @classmethod
+    def from_pairs(
+        cls,
+        pairs: Iterable[tuple[str, str]],
+        classes: Sequence[str] | None = None,
+        *,
+        names: Mapping[str, str] | None = None,
+        inner: Literal["error", "leaf"] = "error",
+    ) -> "Hierarchy":
+        """From (parent, child) ids.
+
+        Args:
+            pairs: the edges, each once.
+            classes: the leaf ids in label order; every leaf in order of appearance if None. What leads to
+                no class is left out, as :meth:`subset` would.
+            names: readable names of nodes; an id without one is its own name.
+            inner: what to do when a class has another class below it (CIFAR-100's whale and dolphin).
+                ``"error"`` refuses. ``"leaf"`` takes the class as "any other whale": the inner node becomes
+                ``"whale+"`` and the class ``"whale"`` a leaf directly below it.
+
+        Raises:
+            CkfrError: a cycle, a second root or parent, a pair or class given twice, an unknown class, or an
+                inner node as a class. The message names the offender.
+        """
+        parent: dict[str, str] = {}
+        for pair in pairs:
+            if not isinstance(pair, Sequence) or isinstance(pair, str) or len(pair) != 2:
+                raise CkfrError(f"{pair!r} is no pair; expected (parent, child).")
+            above, below = pair
+            for node in pair:
+                if not isinstance(node, str) or not node:
+                    raise CkfrError(
+                        f"The node {node!r} in pair {tuple(pair)!r} is no name; expected a non-empty string."
+                    )
+            if parent.get(below) == above:
+                raise CkfrError(f"The pair ({above!r}, {below!r}) is given twice; expected each pair once.")
+            if below in parent:
+                raise CkfrError(
+                    f"Node {below!r} has two parents, {parent[below]!r} and {above!r}; a tree allows one."
+                )
+            parent[below] = above
+        if not parent:
+            raise CkfrError("There are no pairs; expected at least one (parent, child).")
+        check_tree(parent, ())
+        inner_nodes = set(parent.values())
+        if classes is None:
+            classes = [node for node in parent if node not in inner_nodes]
+        check_classes(classes)
+        for name in classes:
+            if name not in parent and name not in inner_nodes:
+                raise CkfrError(f"Class {name!r} is in no pair; expected a leaf of the tree.")
+        node_names = {n: t for n, t in (names or {}).items() if t != n}
+        if inner == "leaf":
+            parent = give_leaves(prune(parent, classes), classes, node_names)
+        elif inner == "error":
+            refuse_inner(parent, classes, node_names)
+            parent = prune(parent, classes)
+        else:
+            raise CkfrError(f"inner is {inner!r}; expected 'error' or 'leaf'.")
+        present = {*parent, *parent.values()}
+        return cls(tuple(classes), parent, {n: t for n, t in node_names.items() if n in present})
+
+    @classmethod
+    def from_nested(
+        cls, nested: Mapping[str, Any], classes: Sequence[str] | None = None, **options: Any
+    ) -> "Hierarchy":
+        """From a nested mapping with one key, the root.
+
+        A node's value is a mapping of its children, a list of leaf ids, or ``None`` / ``{}`` for a leaf:
+        ``{"thing": {"animal": ["lion", "tiger"], "pan": None}}``. Options and errors as :meth:`from_pairs`.
+        """
+        if not isinstance(nested, Mapping) or not nested:
+            raise CkfrError("The nested mapping is empty or no mapping; expected {'root': {...}}.")
+        if len(nested) > 1:
+            raise CkfrError(
+                f"The nested mapping has several roots, {', '.join(map(repr, nested))}; expected one key."
+            )
+        pairs: list[tuple[str, str]] = []
+        todo: list[tuple[str, Any]] = list(nested.items())
+        while todo:
+            node, below = todo.pop()
+            if below is None:
+                continue
+            if isinstance(below, Mapping):
+                items = list(below.items())
+            elif isinstance(below, Sequence) and not isinstance(below, str):
+                items = [(leaf, None) for leaf in below]
+            else:
+                raise CkfrError(
+                    f"Below {node!r} stands {below!r}; expected a mapping, a list of leaves, or None."
+                )
+            pairs.extend((node, child) for child, _ in items)
+            todo.extend(reversed(items))
+        return cls.from_pairs(pairs, classes, **options)
+
+    @classmethod
+    def from_wordnet(
+        cls,
+        wnids: Sequence[str],
+        *,
+        rule: Literal["first", "shortest"] = "first",
+        inner: Literal["error", "leaf"] = "leaf",
+    ) -> "Hierarchy":
+        """From WordNet 3.0 noun ids such as ``"n02129165"`` (lion), offline.
+
+        WordNet is a graph; ``rule`` says which one hypernym a synset keeps, and
+        `hierarchy.wordnet` says why. The whole chain up to *entity* stays, unary nodes included,
+        so a path length does not depend on which other classes stand beside the two.
+
+        Args:
+            wnids: the classes in label order, any synset of ``data/wordnet.tsv``.
+            rule: ``"first"`` (the project's rule) or ``"shortest"`` (for comparison).
+            inner: see :meth:`from_pairs`. Here a class above another, such as CIFAR-100's whale above its
+                dolphin, gets a leaf of its own (and so lies one edge lower), because nobody chose WordNet's
+                nodes to suit the classes; no two classes of ImageNet-1k, mini- or Tiny-ImageNet do this.
+        """
+        from ckfr_helpers.hierarchy import wordnet
+
+        check_classes(wnids)
+        pairs = wordnet.tree_pairs(wnids, rule)
+        if not pairs:
+            raise CkfrError(
+                f"{wordnet.synset(wnids[0]).name!r} is WordNet's root and cannot be the only class."
+            )
+        names = {node: wordnet.synset(node).name for pair in pairs for node in pair}
+        names.update(zip(wnids, wordnet.readable_names(wnids), strict=True))
+        return cls.from_pairs(pairs, wnids, names=names, inner=inner)
+
+    # -- Reading ---------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        """Number of classes."""
+        return len(self.classes)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Readable class names in label order."""
+        return tuple(map(self.name, self.classes))
+
+    def name(self, node: str) -> str:
+        """Readable name of any node."""
+        self._known(node)
+        return self.node_names.get(node, node)
+
+    @cached_property
+    def root(self) -> str:
+        """The one node without a parent."""
+        return next(node for node in self.parent.values() if node not in self.parent)
+
+    @cached_property
+    def children(self) -> dict[str, tuple[str, ...]]:
+        """Children of every inner node, in the order they were given."""
+        below: dict[str, list[str]] = {}
+        for node, above in self.parent.items():
+            below.setdefault(above, []).append(node)
+        return {node: tuple(kids) for node, kids in below.items()}
+
+    @cached_property
+    def nodes(self) -> tuple[str, ...]:
+        """Every node depth first, parents before their children."""
+        order, todo = [], [self.root]
+        while todo:
+            node = todo.pop()
+            order.append(node)
+            todo.extend(reversed(self.children.get(node, ())))
+        return tuple(order)
+
+    @cached_property
+    def _label(self) -> dict[str, int]:
+        return {name: label for label, name in enumerate(self.classes)}
+
+    @cached_property
+    def _depths(self) -> dict[str, int]:
+        depth = {self.root: 0}
+        for node in self.nodes[1:]:
+            depth[node] = depth[self.parent[node]] + 1
+        return depth
+
+    @cached_property
+    def _heights(self) -> dict[str, int]:
+        height = dict.fromkeys(self.nodes, 0)
+        for node in reversed(self.nodes[1:]):
+            above = self.parent[node]
+            height[above] = max(height[above], height[node] + 1)
+        return height
+
+    @cached_property
+    def _spans(self) -> dict[str, tuple[int, int]]:
+        """Half-open range of leaves below every node, as positions in depth-first order; parents first."""
+        start, leaves = {}, 0
+        for node in self.nodes:
+            start[node] = leaves
+            leaves += node in self._label
+        span: dict[str, tuple[int, int]] = {}
+        for node in reversed(self.nodes):
+            kids = self.children.get(node)
+            span[node] = (start[node], span[kids[-1]][1] if kids else start[node] + 1)
+        return {node: span[node] for node in self.nodes}
+
+    def _known(self, node: str) -> None:
+        if node not in self.parent and node != self.root:
+            raise CkfrError(
+                f"Node {node!r} is not in this hierarchy of {len(self)} classes under {self.root!r}."
+            )
+
+    def label(self, name: str) -> int:
+        """Label index of a class."""
+        if name not in self._label:
+            raise CkfrError(f"{name!r} is no class of this hierarchy; its first is {self.classes[0]!r}.")
+        return self._label[name]
+
+    def depth(self, node: str) -> int:
+        """Edges from the root down to ``node``."""
+        self._known(node)
+        return self._depths[node]
+
+    def height(self, node: str) -> int:
+        """Edges on the longest way from ``node`` down to a leaf; 0 for a leaf."""
+        self._known(node)
+        return self._heights[node]
+
+    def path_to_root(self, node: str) -> tuple[str, ...]:
+        """``node``, its parent, and so on, the root last."""
+        self._known(node)
+        path = [node]
+        while path[-1] in self.parent:
+            path.append(self.parent[path[-1]])
+        return tuple(path)
+
+    def lca(self, a: str, b: str) -> str:
+        """Lowest common ancestor of two nodes; a node is its own ancestor."""
+        above = set(self.path_to_root(a))
+        return next(node for node in self.path_to_root(b) if node in above)
+
+    def order(self) -> np.ndarray:
+        """(C,) int64: label indices in depth-first order, so that relatives stand together."""
+        return np.array([self._label[n] for n in self.nodes if n in self._label], dtype=np.int64)
+
+    # -- Distances -------------------------------------------------------------------------------
+
+    def distances(self, measure: Measure = "path") -> np.ndarray:
+        """Distance of every pair of classes.
+
+        With a, b two leaves, c their lowest common ancestor, and depth counted in edges from the root:
+
+        - ``"path"``: edges between them, depth(a) + depth(b) − 2·depth(c). A metric.
+        - ``"lca_height"``: edges from c down to its furthest leaf (Deng et al., ECCV 2010; Bertinetto et al.,
+          CVPR 2020). An ultrametric. It depends on which classes the tree holds, the other two do not.
+        - ``"wu_palmer"``: 1 − 2·(depth(c) + 1) / (depth(a) + depth(b) + 2), one minus the similarity of Wu
+          and Palmer (ACL 1994), which counts nodes, so that the root has depth 1. In [0, 1).
+
+        Returns:
+            (C, C) float32, symmetric, zero on the diagonal, in label order.
+        """
+        if measure not in MEASURES:
+            raise CkfrError(f"No measure is called {measure!r}; expected one of {', '.join(MEASURES)}.")
+        # In depth-first order the leaves below a node stand side by side, so their pairs are a square on the
+        # diagonal. Write every branching's value into its square, parents first: the LCA's is what remains.
+        level = self._heights if measure == "lca_height" else self._depths
+        at_lca = np.zeros((len(self), len(self)), dtype=np.int32)  # (C, C), in tree order
+        for node, (start, end) in self._spans.items():
+            if len(self.children.get(node, ())) != 1:
+                at_lca[start:end, start:end] = level[node]
+        place = np.argsort(self.order())  # (C,): where in tree order a label stands
+        at_lca = at_lca[np.ix_(place, place)]
+        depth = np.array([self._depths[name] for name in self.classes], dtype=np.int32)  # (C,)
+        both = depth[:, None] + depth[None, :]
+        if measure == "path":
+            return (both - 2 * at_lca).astype(np.float32)
+        if measure == "wu_palmer":
+            return (1 - 2 * (at_lca + 1) / (both + 2)).astype(np.float32)
+        return at_lca.astype(np.float32)
+
+    def nearest(self, name: str, k: int = 5, measure: Measure = "path") -> list[tuple[str, float]]:
+        """The ``k`` classes nearest to class ``name`` with their distances; equals in tree order."""
+        row = self.distances(measure)[self.label(name)]
+        order = self.order()
+        order = order[order != self.label(name)]
+        return [(self.classes[i], float(row[i])) for i in order[np.argsort(row[order], kind="stable")][:k]]
+
+    # -- Changing --------------------------------------------------------------------------------
+
+    def subset(self, classes: Sequence[str]) -> "Hierarchy":
+        """The same tree with these classes only, in this label order.
+
+        The root and all chains stay, so path and Wu–Palmer distances do not change. Heights can shrink.
+        """
+        check_classes(classes)
+        for name in classes:
+            self.label(name)
+        parent = prune(self.parent, classes)
+        present = {*parent, *parent.values()}
+        return Hierarchy(tuple(classes), parent, {n: t for n, t in self.node_names.items() if n in present})
+
+    def compressed(self) -> "Hierarchy":
+        """Without the inner nodes that have one child only: same classes and branchings, for drawing.
+
+        Distances change: every edge now crosses a branching. The root goes too if it does not branch.
+        """
+        kept = {n for n in self.nodes if len(self.children.get(n, ())) != 1}
+        parent = {}
+        for node in self.nodes:
+            above = next((a for a in self.path_to_root(node)[1:] if a in kept), None)
+            if node in kept and above is not None:
+                parent[node] = above
+        if not parent:  # one class alone
+            parent = {self.classes[0]: self.root}
+        present = {*parent, *parent.values()}
+        return Hierarchy(self.classes, parent, {n: t for n, t in self.node_names.items() if n in present})
+
+    def to_pairs(self) -> list[tuple[str, str]]:
+        """(parent, child) ids, depth first; :meth:`from_pairs` with ``classes`` gives the same tree back."""
+        return [(self.parent[node], node) for node in self.nodes[1:]]
+
+    # -- Files -----------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> None:
+        """Write an ``.npz`` of text arrays, without pickle."""
+        children = list(self.parent)
+        with atomic_path(path) as temporary, open(temporary, "wb") as file:
+            np.savez_compressed(
+                file,
+                classes=np.array(self.classes),
+                child=np.array(children),
+                parent=np.array([self.parent[c] for c in children]),
+                names=np.array(json.dumps(self.node_names, ensure_ascii=False)),
+            )
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Hierarchy":
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            CkfrError: no such file, not such a file, or one that would need unpickling.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                parts = {key: file[key] for key in ("classes", "child", "parent", "names")}
+            pairs = list(zip(parts["parent"].tolist(), parts["child"].tolist(), strict=True))
+            classes, names = parts["classes"].tolist(), dict(json.loads(str(parts["names"])))
+        except FileNotFoundError:
+            raise CkfrError(
+                f"There is no file {path}; expected a hierarchy that Hierarchy.save wrote."
+            ) from None
+        except Exception as error:  # zip, header, missing key, pickle refused: one answer for all
+            raise CkfrError(f"{path} is no saved hierarchy ({type(error).__name__}: {error}).") from None
+        return cls.from_pairs(pairs, classes, names=names)

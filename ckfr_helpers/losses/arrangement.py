@@ -1,0 +1,309 @@
+"""Latents without a network: free points that the loss alone, or beside cross-entropy, moves about.
+
+A network adds pictures, weights and generalisation. With none of these, the points end where the loss wants
+them, and one can see what it wants. Notebook 02 and its panel are built on this.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ckfr_helpers.hierarchy.tree import Hierarchy
+from ckfr_helpers.losses.triplet import (
+    aligned_triplet_loss,
+    check_alpha_and_ell,
+    draw_triplets,
+    latent_distances,
+    sampled_triplet_loss,
+    standardise,
+    triplet_terms,
+)
+from ckfr_helpers.runtime import CkfrError, one_thread
+
+FRAMES = 25  # how many moments of a run are kept for drawing trails
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How free points are moved.
+
+    Attributes:
+        alpha: weight of the metric term beside cross-entropy.
+        ell: exponent of the latent distance.
+        term: ``"aligned"``, the loss as stated, or ``"released"``, the released demo's line, which takes
+            the third label from the second image (see `released_line_loss`).
+        sampled: one random triplet per anchor and step, as the demo draws them, instead of every triplet.
+        cross_entropy: add the cross-entropy of a linear classifier that is learned along with the points.
+        dimensions: D of the latents.
+        per_class: points of each class.
+        steps: Adam steps, with a cosine decay of the learning rate to 0.
+        learning_rate: of the first step.
+        knowledge_scale: factor on the knowledge distances (demo: 0.1).
+        seed: of the start and of the sampled triplets. Equal seeds give equal starts whatever the term.
+    """
+
+    alpha: float = 20.0
+    ell: float = 1.2
+    term: Literal["aligned", "released"] = "aligned"
+    sampled: bool = False
+    cross_entropy: bool = True
+    dimensions: int = 2
+    per_class: int = 3
+    steps: int = 200
+    learning_rate: float = 0.1
+    knowledge_scale: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_alpha_and_ell(self.alpha, self.ell)
+        if self.term not in ("aligned", "released"):
+            raise CkfrError(f"term is {self.term!r}; expected 'aligned' or 'released'.")
+        for name in ("dimensions", "per_class", "steps"):
+            if getattr(self, name) < 1:
+                raise CkfrError(f"{name} is {getattr(self, name)}; expected at least 1.")
+        if not self.cross_entropy and self.alpha == 0:
+            raise CkfrError(
+                "alpha is 0 and there is no cross-entropy; expected one of the two to move points."
+            )
+
+
+class Alignment(NamedTuple):
+    """How well latent distances follow knowledge distances, over all pairs of samples.
+
+    Attributes:
+        pearson: correlation over all pairs; NaN where one side is constant.
+        pearson_between: the same over pairs of different classes, where telling classes apart earns nothing.
+        same_to_different: mean latent distance within classes over that between classes; 0 is a collapse
+            of every class to a point, 1 means that classes are invisible.
+    """
+
+    pearson: float
+    pearson_between: float
+    same_to_different: float
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """Where points ended, and how they got there.
+
+    Attributes:
+        setting: what moved them.
+        labels: (B,) class of each point.
+        frames: (F, B, D) latents from the start to the end, standardised.
+        frame_steps: (F,) how many steps had been taken at each frame.
+        latent: (B, B) latent distances at the end; ``start`` those of the first frame.
+        knowledge: (B, B) knowledge distances, unscaled.
+        history: per step (length ``steps``): "cross_entropy" (NaN without) and "term" (without alpha).
+        accuracy: share of the points that the learned classifier gets right; NaN without cross-entropy.
+    """
+
+    setting: Setting
+    labels: np.ndarray
+    frames: np.ndarray
+    frame_steps: np.ndarray
+    latent: np.ndarray
+    start: np.ndarray
+    knowledge: np.ndarray
+    history: dict[str, np.ndarray]
+    accuracy: float
+
+    @property
+    def latents(self) -> np.ndarray:
+        """(B, D) where the points ended, standardised."""
+        return self.frames[-1]
+
+    @property
+    def alignment(self) -> Alignment:
+        return measure_alignment(self.latent, self.knowledge)
+
+    def course(self) -> list[Alignment]:
+        """The alignment at every frame."""
+        return [
+            measure_alignment(_distances_of(frame, self.setting.ell), self.knowledge) for frame in self.frames
+        ]
+
+
+def measure_alignment(latent: np.ndarray, knowledge: np.ndarray) -> Alignment:
+    """Correlations and the same-to-different ratio of two (B, B) distance matrices, over pairs a < b.
+
+    A knowledge distance of 0 marks two samples of one class.
+    """
+    pairs = np.triu_indices(len(latent), 1)
+    d, delta = np.asarray(latent, float)[pairs], np.asarray(knowledge, float)[pairs]
+    apart = delta > 0
+    between = d[apart].mean() if apart.any() else np.nan
+    within = d[~apart].mean() if (~apart).any() else np.nan
+    ratio = within / between if between > 0 else np.nan
+    return Alignment(_pearson(d, delta), _pearson(d[apart], delta[apart]), float(ratio))
+
+
+def _pearson(x: np.ndarray, y: np.ndarray) -> float:
+    if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return float("nan")
+    return float(np.corrcoef(x, y)[0, 1])
+
+
+def released_line_loss(latent: Tensor, knowledge: Tensor, triplets: Tensor | None = None) -> Tensor:
+    """The metric term as the released demo computes it: both knowledge distances are δ_ap.
+
+    The demo reads the third sample's label with the second sample's index. The term is then
+    δ_ap · |d_ap − d_an|, whatever class n has. Whether the paper's own runs had this line is unknown.
+
+    Args:
+        latent: (B, B) latent distances.
+        knowledge: (B, B) knowledge distances.
+        triplets: (T, 3) samples (anchor, p, n); every ordered triplet of distinct samples if None. That
+            takes O(B³) memory: it is for small B only.
+
+    Returns:
+        Scalar, without alpha; 0 where there is no triplet.
+    """
+    if triplets is not None:
+        if len(triplets) == 0:
+            return latent.sum() * 0
+        a, p, n = triplets.unbind(1)
+        return triplet_terms(latent[a, p], latent[a, n], knowledge[a, p], knowledge[a, p]).mean()
+    size = len(latent)
+    if size < 3:
+        return latent.sum() * 0
+    gaps = (latent[:, :, None] - latent[:, None, :]).abs()  # (B, B, B): anchor, p, n
+    other = 1 - torch.eye(size, dtype=latent.dtype, device=latent.device)
+    distinct = other[:, :, None] * other[:, None, :] * other
+    return (knowledge[:, :, None] * gaps * distinct).sum() / distinct.sum()
+
+
+def arrange(distances: np.ndarray, setting: Setting) -> Arrangement:
+    """Move free points until the loss is content, or the steps are over.
+
+    Args:
+        distances: (C, C) knowledge distances between classes, unscaled, 0 on the diagonal.
+        setting: see `Setting`.
+
+    Returns:
+        The arrangement; the same for the same setting on the same machine.
+
+    Raises:
+        CkfrError: if ``distances`` is not a square of finite numbers, or there are fewer than 3 points.
+    """
+    matrix = np.asarray(distances, np.float32)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not np.isfinite(matrix).all():
+        raise CkfrError(f"Distances have shape {matrix.shape}; expected a finite square (classes, classes).")
+    classes = len(matrix)
+    labels = torch.arange(classes).repeat_interleave(setting.per_class)  # (B,)
+    if len(labels) < 3:
+        raise CkfrError(
+            f"{classes} classes of {setting.per_class} make {len(labels)} points; expected 3 or more."
+        )
+    knowledge = torch.from_numpy(matrix)[labels][:, labels]  # (B, B)
+    with one_thread():
+        return _move(matrix, labels, knowledge, setting)
+
+
+def _distances_of(standardised: np.ndarray, ell: float) -> np.ndarray:
+    return latent_distances(torch.from_numpy(standardised), ell, standardised=True).numpy()
+
+
+def _move(matrix: np.ndarray, labels: Tensor, knowledge: Tensor, setting: Setting) -> Arrangement:
+    classes = len(matrix)
+    target = setting.knowledge_scale * knowledge
+    # Two generators, so that the start does not depend on what is drawn later.
+    start = torch.Generator().manual_seed(setting.seed)
+    draws = torch.Generator().manual_seed(setting.seed + 1_000_003)
+    points = torch.randn(len(labels), setting.dimensions, generator=start).requires_grad_()
+    weight = (torch.randn(classes, setting.dimensions, generator=start) / 2).requires_grad_()
+    bias = torch.zeros(classes, requires_grad=True)
+    optimiser = torch.optim.Adam([points, weight, bias], lr=setting.learning_rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, setting.steps)
+
+    keep = np.linspace(0, setting.steps, min(FRAMES, setting.steps + 1)).round().astype(int)
+    frames: list[np.ndarray] = []
+    history: dict[str, list[float]] = {"cross_entropy": [], "term": []}
+    zero = torch.zeros(())
+    for step in range(setting.steps):
+        if step in keep:
+            frames.append(standardise(points.detach()).numpy())
+        latent = latent_distances(points, setting.ell)  # (B, B)
+        term = _term(setting, latent, target, draws)
+        entropy = (
+            nn.functional.cross_entropy(points @ weight.T + bias, labels) if setting.cross_entropy else zero
+        )
+        optimiser.zero_grad()
+        (entropy + setting.alpha * term).backward()
+        optimiser.step()
+        schedule.step()
+
+        history["cross_entropy"].append(entropy.item() if setting.cross_entropy else float("nan"))
+        history["term"].append(term.item())
+
+    with torch.no_grad():
+        frames.append(standardise(points).numpy())
+        hits = (points @ weight.T + bias).argmax(1) == labels
+    return Arrangement(
+        setting=setting,
+        labels=labels.numpy(),
+        frames=np.stack(frames),
+        frame_steps=keep,
+        latent=_distances_of(frames[-1], setting.ell),
+        start=_distances_of(frames[0], setting.ell),
+        knowledge=knowledge.numpy(),
+        history={name: np.array(values) for name, values in history.items()},
+        accuracy=float(hits.float().mean()) if setting.cross_entropy else float("nan"),
+    )
+
+
+def _term(setting: Setting, latent: Tensor, knowledge: Tensor, draws: torch.Generator) -> Tensor:
+    triplets = draw_triplets(len(latent), draws) if setting.sampled else None
+    if setting.term == "released":
+        return released_line_loss(latent, knowledge, triplets)
+    if triplets is not None:
+        return sampled_triplet_loss(latent, knowledge, triplets)
+    return aligned_triplet_loss(latent, knowledge)
+
+
+def small_trees() -> dict[str, Hierarchy]:
+    """Three little trees to arrange points by: a balanced one, a lopsided one, and one that knows nothing."""
+    leaves = ["lion", "tiger", "robin", "owl", "frying pan", "wok", "bus", "tractor"]
+    balanced = {
+        "animal": {"cat": leaves[:2], "bird": leaves[2:4]},
+        "artefact": {"pan": leaves[4:6], "vehicle": leaves[6:]},
+    }
+    lopsided = {
+        "frying pan": None,
+        "animal": {"bee": None, "vertebrate": {"robin": None, "mammal": {"wolf": None, "cat": leaves[:2]}}},
+    }
+    return {
+        "balanced": Hierarchy.from_nested({"thing": balanced}, leaves),
+        "lopsided": Hierarchy.from_nested({"thing": lopsided}),
+        "flat": Hierarchy.from_nested({"thing": leaves}, leaves),
+    }
+
+
+def offset_share(latents: np.ndarray) -> float:
+    """Share of all variance in (B, D) latents that is between features, the same for every sample.
+
+    `losses.standardise` divides by the root of the whole variance, and a difference between two samples
+    cannot contain the part that they share. The nearer this is to 1, the smaller are all distances.
+    """
+    whole = latents.var()
+    return float(latents.mean(0).var() / whole) if whole > 0 else float("nan")
+
+
+def uninformative_share(distances: np.ndarray) -> float:
+    """Share of triplets that are told δ_ap = δ_an, when the three images are drawn uniformly.
+
+    Classes are taken as equally frequent and drawn independently, as from a large balanced training set,
+    so that p and n may share a class with each other or with the anchor. Counted, not sampled.
+
+    Args:
+        distances: (C, C) knowledge distances between classes.
+
+    Returns:
+        Mean over anchor classes of the sum over values v of P(δ = v)².
+    """
+    shares = [
+        np.square(np.unique(np.round(row, 6), return_counts=True)[1] / len(row)).sum() for row in distances
+    ]
+    return float(np.mean(shares))

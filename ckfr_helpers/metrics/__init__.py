@@ -1,0 +1,26 @@
+"""How often a classifier is wrong, how badly, and with which interval."""
+
+from ckfr_helpers.metrics.hierarchical import (
+    alignment,
+    confusion_matrix,
+    hierarchical_metrics,
+    minimum_risk_labels,
+    minimum_risk_scores,
+    mistake_distances,
+    ranking,
+)
+from ckfr_helpers.metrics.intervals import Interval, bootstrap_interval, mean_interval, paired_difference
+
+__all__ = [
+    "Interval",
+    "alignment",
+    "bootstrap_interval",
+    "confusion_matrix",
+    "hierarchical_metrics",
+    "mean_interval",
+    "minimum_risk_labels",
+    "minimum_risk_scores",
+    "mistake_distances",
+    "paired_difference",
+    "ranking",
+]

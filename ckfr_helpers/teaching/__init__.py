@@ -1,0 +1,1 @@
+"""What only the notebooks use: lessons, figures in one style, slider panels."""

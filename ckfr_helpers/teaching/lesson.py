@@ -1,0 +1,187 @@
+"""Baseline and CKFR side by side on whatever is there: what notebook 03 runs.
+
+With a GPU and mini-ImageNet the whole network is fine-tuned, as in the original demo. Anywhere else the
+embedded photos are used, at two strengths of background bias, and only the last stage and the classifier are
+trained, on trunk outputs that are cached once. Either way the two methods differ in alpha alone.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ckfr_helpers import datasets
+from ckfr_helpers.datasets.base import ImageSource
+from ckfr_helpers.datasets.scenes.photos import class_ids
+from ckfr_helpers.hierarchy.tree import Hierarchy
+from ckfr_helpers.models.classifier import build_model
+from ckfr_helpers.runtime import CkfrError, mode, pick_device
+from ckfr_helpers.training.cached import CachedFeatures
+from ckfr_helpers.training.config import TrainConfig
+from ckfr_helpers.training.evaluation import Predictions, predict, score
+from ckfr_helpers.training.run import (
+    knowledge_distances,
+    make_fabric,
+    make_model,
+    open_split,
+    split_loader,
+    train,
+)
+from ckfr_helpers.training.tails import TailSettings, cache_split, train_tail, untrained_latents
+
+LITE, STAGE, SIZE = "efficientnet_lite0", 8, 160
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What will be trained here.
+
+    Attributes:
+        data: "mini-imagenet" or "photos".
+        conditions: names of the comparisons, e.g. "bias 0".
+        alpha: CKFR's weight; the baseline has 0.
+        seed: of both methods.
+        epochs: of both methods.
+        scenes: training scenes a class (photos only).
+    """
+
+    data: str
+    conditions: tuple[str, ...]
+    alpha: float
+    seed: int = 0
+    epochs: int = 4
+    scenes: int = 0
+
+    def __str__(self) -> str:
+        if self.data == "photos":
+            what = (
+                f"the embedded photos: {self.scenes} training scenes a class at background {self.conditions}"
+            )
+        else:
+            what = "mini-ImageNet, fine-tuning the whole network on the GPU"
+        return (
+            f"{what}; {self.epochs} epochs, alpha {self.alpha:g} against 0, seed {self.seed} ({mode()} run)"
+        )
+
+
+@dataclass
+class Outcome:
+    """One trained model, as far as figures and tables need it.
+
+    Attributes:
+        history: one dict an epoch.
+        best_epoch: from 1, by validation top-1.
+        test: outputs on the test split.
+        scores: of these, from `score`; severities in LCA height.
+    """
+
+    history: list[dict[str, float]]
+    best_epoch: int
+    test: Predictions
+    scores: dict[str, float]
+
+
+@dataclass
+class Pair:
+    """Both methods under one condition.
+
+    Attributes:
+        condition: its name.
+        hierarchy: of the classes.
+        baseline, ckfr: the two outcomes.
+        before: (N, D) test latents before any training.
+    """
+
+    condition: str
+    hierarchy: Hierarchy
+    baseline: Outcome
+    ckfr: Outcome
+    before: np.ndarray
+
+
+def choose_lesson(alpha: float = 20.0) -> Lesson:
+    """mini-ImageNet where there is a GPU and the data set, else the photos.
+
+    ``CKFR_MODE=full`` makes it longer.
+    """
+    full = mode() == "full"
+    if pick_device() == "cuda":
+        try:
+            datasets.open_source("mini-imagenet", "train")
+        except CkfrError:
+            pass  # not here; the photos are
+        else:
+            return Lesson("mini-imagenet", ("mini-ImageNet",), alpha, epochs=30 if full else 3)
+    return Lesson(
+        "photos", ("bias 0", "bias 0.9"), alpha, epochs=6 if full else 4, scenes=100 if full else 20
+    )
+
+
+def run_lesson(lesson: Lesson, say: Callable[[str], None] = print) -> list[Pair]:
+    """Train both methods under every condition."""
+    if lesson.data == "photos":
+        return _photos(lesson, say)
+    return [_mini_imagenet(lesson, condition, say) for condition in lesson.conditions]
+
+
+def _photos(lesson: Lesson, say: Callable[[str], None]) -> list[Pair]:
+    model = build_model(LITE, 1)
+    classes = len(class_ids())
+
+    def cached(split: str, each: int, bias: float = 0.0) -> tuple[ImageSource, CachedFeatures]:
+        source = datasets.open_source(
+            "photos", split, size=SIZE, scenes=classes * each, seed=lesson.seed, background_bias=bias
+        )
+        return source, cache_split(source, model, STAGE, SIZE, progress=False)
+
+    # The bias is in the training split alone, so one validation and one test split serve every condition.
+    (_, val), (test, tested) = cached("val", lesson.scenes // 2), cached("test", lesson.scenes)
+    before = untrained_latents(tested, classes, model_name=LITE, stage=STAGE, seed=lesson.seed)
+    settings = TailSettings(alpha=lesson.alpha, epochs=lesson.epochs, lr=1e-3, seed=lesson.seed)
+    pairs = []
+    for condition in lesson.conditions:
+        _, trained = cached("train", lesson.scenes, float(condition.split()[1]))
+        features = {"train": trained, "val": val, "test": tested}
+        outcomes = {}
+        for name, asked in (("baseline", settings.baseline()), ("ckfr", settings)):
+            run = train_tail(features, test, asked, model_name=LITE, stage=STAGE)
+            outcomes[name] = Outcome(run.history, run.best_epoch, run.test, run.test_scores)
+            top1 = run.test_scores["top1"]
+            say(f"{condition}, {name}: top-1 {top1:.3f} on test, best epoch {run.best_epoch}")
+        pairs.append(Pair(condition, test.hierarchy, outcomes["baseline"], outcomes["ckfr"], before))
+    return pairs
+
+
+def _mini_imagenet(lesson: Lesson, condition: str, say: Callable[[str], None]) -> Pair:
+    return finetune_pair(
+        TrainConfig(
+            data="mini-imagenet",
+            model="wide_resnet50_2",
+            alpha=lesson.alpha,
+            epochs=lesson.epochs,
+            seed=lesson.seed,
+            precision="bf16-mixed",
+        ),
+        condition,
+        say,
+    )
+
+
+def finetune_pair(config: TrainConfig, condition: str, say: Callable[[str], None] = print) -> Pair:
+    """Fine-tune a whole network twice, with the config's alpha and with 0, and score both on test."""
+    outcomes = {}
+    source = open_split(config, "test")
+    fabric = make_fabric(config)
+    severity = source.hierarchy.distances("lca_height")
+    untrained = make_model(config, len(source.classes)).to(fabric.device)
+    before = predict(untrained, split_loader(config, source, untrained, fabric, train=False), fabric).latents
+    for name, asked in (("baseline", dataclasses.replace(config, alpha=0.0)), ("ckfr", config)):
+        run = train(asked)
+        loader = split_loader(asked, source, run.model, fabric, train=False)
+        seen = predict(run.model.to(fabric.device), loader, fabric)
+        best = max(range(len(run.history)), key=lambda i: run.history[i]["val_top1"]) + 1
+        scores = score(seen, severity, knowledge_distances(asked, source))
+        outcomes[name] = Outcome(run.history, best, seen, scores)
+        say(f"{condition}, {name}: top-1 {scores['top1']:.3f} on test, best epoch {best}")
+    return Pair(condition, source.hierarchy, outcomes["baseline"], outcomes["ckfr"], before)

@@ -1,0 +1,163 @@
+"""Networks to look into, trained on the spot: what notebook 04 runs.
+
+The frozen trunk of EfficientNet-Lite0 turns every scene into a map once. Then one tail is trained for each
+alpha, all from the same weights on the same batches, and each is looked at on validation and test scenes.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ckfr_helpers import datasets
+from ckfr_helpers.attribution.cam import class_activation_maps
+from ckfr_helpers.attribution.energy import BackgroundSwap, background_swap
+from ckfr_helpers.attribution.looking import Look, look, look_scores
+from ckfr_helpers.datasets.scenes.photos import class_ids
+from ckfr_helpers.datasets.scenes.single import PhotoScenes
+from ckfr_helpers.datasets.scenes.swapped import OnBackground
+from ckfr_helpers.models.classifier import Classifier, build_model
+from ckfr_helpers.runtime import mode
+from ckfr_helpers.training import CachedFeatures, TailSettings, cache_split, predict, train_tail
+from ckfr_helpers.training.tails import new_tail
+
+LITE, STAGE, SIZE = "efficientnet_lite0", 7, 224
+
+
+@dataclass(frozen=True)
+class Watched:
+    """One network and what was seen of it.
+
+    Attributes:
+        alpha: its weight of the metric term; 0 is the baseline.
+        tail: last block, last convolution and classifier.
+        val, test: where it looks on both splits.
+        usual, foreign: (N,) its answers for the test scenes on the usual and on a foreign background.
+    """
+
+    alpha: float
+    tail: Classifier
+    val: Look
+    test: Look
+    usual: np.ndarray
+    foreign: np.ndarray
+
+    @property
+    def swap(self) -> BackgroundSwap:
+        """Accuracy on the background-swapped pairs."""
+        return background_swap(self.usual, self.foreign, self.test.labels)
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """`look_scores` of the test split, and what the swapped background costs."""
+        swap = self.swap
+        found = look_scores(self.test, self.val)
+        return found | {"usual": swap.usual, "foreign": swap.foreign, "drop": swap.drop}
+
+    @cached_property
+    def threshold(self) -> float:
+        """Score threshold for the one box of the largest contour, best at IoU 0.5 on validation."""
+        return float(self.val.largest.best_thresholds[0])
+
+
+@dataclass(frozen=True)
+class LookLesson:
+    """Scenes, features and networks.
+
+    Attributes:
+        bias: background bias of the training scenes.
+        network: the whole network with ImageNet weights; its trunk made the features.
+        scenes: the test scenes; ``usual`` and ``foreign`` the same ones on other backgrounds.
+        features: of ``scenes``.
+        models: alpha -> what was trained.
+    """
+
+    bias: float
+    network: Classifier
+    scenes: PhotoScenes
+    features: CachedFeatures
+    models: dict[float, Watched]
+
+    def inputs(self, indices: Sequence[int]) -> Tensor:
+        """Trunk outputs (n, C, h, w) of some test scenes."""
+        return self.features.features[torch.as_tensor(list(indices))].float()
+
+    def maps(self, alpha: float, indices: Sequence[int]) -> Tensor:
+        """Signed class activation maps (n, h, w) of the true class, for some test scenes."""
+        labels = self.features.labels[torch.as_tensor(list(indices))]
+        return class_activation_maps(self.models[alpha].tail, self.inputs(indices), labels, raw=True)
+
+    def whole(self, alpha: float) -> Classifier:
+        """The trunk and one trained tail as one network that takes pictures."""
+        trunk, _ = self.network.split(STAGE)
+        tail = self.models[alpha].tail
+        return tail.with_stages(torch.nn.Sequential(*trunk, *tail.stages)).eval()
+
+    def pictures(self, indices: Sequence[int]) -> Tensor:
+        """Normalised test scenes (n, 3, 224, 224), ready for ``whole``."""
+        return torch.stack([self.network.normalize(self.scenes[int(i)].image) for i in indices])
+
+
+def run_look_lesson(
+    alphas: Sequence[float] = (0.0, 5.0, 20.0, 80.0),
+    bias: float = 0.9,
+    seed: int = 0,
+    scenes: int | None = None,
+    say: Callable[[str], None] = print,
+) -> LookLesson:
+    """Train one network for each alpha on biased scenes and look into all of them.
+
+    Args:
+        alphas: 0 is the baseline.
+        bias: background bias of the training scenes; the test scenes have none.
+        seed: of the scenes, of the usual places and of the training.
+        scenes: training scenes a class; 20, or 60 with ``CKFR_MODE=full``, where None.
+        say: called with a line about each network.
+    """
+    each = scenes or (60 if mode() == "full" else 20)
+    classes = len(class_ids())
+    network = build_model(LITE, 1).eval()
+
+    def cached(source: datasets.base.ImageSource) -> CachedFeatures:
+        return cache_split(source, network, STAGE, SIZE, progress=False)
+
+    def opened(split: str, count: int, **options: float) -> PhotoScenes:
+        return datasets.open_source("photos", split, size=SIZE, scenes=count * classes, seed=seed, **options)
+
+    sources = {
+        "train": opened("train", each, background_bias=bias),
+        "val": opened("val", max(2, each // 2)),
+        "test": opened("test", max(2, each // 2)),
+    }
+    features = {split: cached(source) for split, source in sources.items()}
+    swapped = {name: cached(OnBackground(sources["test"], name)) for name in ("usual", "foreign")}
+    models = {}
+    for alpha in alphas:
+        settings = TailSettings(alpha=float(alpha), epochs=4, lr=1e-3, seed=seed)
+        run = train_tail(features, sources["test"], settings, model_name=LITE, stage=STAGE)
+        models[float(alpha)] = _watched(float(alpha), run.tail, features, sources, swapped)
+        found = models[float(alpha)].scores
+        say(
+            f"alpha {alpha:g}: top-1 {found['top1']:.2f}, energy on the object {found['energy']:.2f}, "
+            f"box right {found['gt_known_fixed']:.2f}"
+        )
+    return LookLesson(bias, network, sources["test"], features["test"], models)
+
+
+def untrained(lesson: LookLesson, seed: int = 0) -> Classifier:
+    """The tail before training: ImageNet weights and a random classifier."""
+    return new_tail(LITE, STAGE, len(lesson.scenes.classes), seed).eval()
+
+
+def _watched(alpha: float, tail: Classifier, features: dict, sources: dict, swapped: dict) -> Watched:
+    looks = {
+        split: look(tail, features[split].loader(64, train=False), sources[split])
+        for split in ("val", "test")
+    }
+    answers = {
+        name: predict(tail, part.loader(256, train=False)).logits.argmax(1) for name, part in swapped.items()
+    }
+    return Watched(alpha, tail, looks["val"], looks["test"], answers["usual"], answers["foreign"])

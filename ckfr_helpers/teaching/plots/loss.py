@@ -1,0 +1,301 @@
+"""Figures of notebook 02: ratios as vectors, what ell bends, the sorted fan, and points that find a tree."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Polygon
+
+from ckfr_helpers.hierarchy.tree import Hierarchy
+from ckfr_helpers.losses.arrangement import Arrangement
+from ckfr_helpers.metrics.hierarchical import mean_interval
+from ckfr_helpers.teaching.plots.branches import class_colours, sisters
+from ckfr_helpers.teaching.plots.multiples import alpha_ell_grid
+from ckfr_helpers.teaching.plots.style import BASELINE, CMAP, COLOURS, OURS, subplots
+
+# The small trees have up to five families: the first hues stay apart when a family darkens.
+
+# Trees of four small branches: the hues that lie furthest apart come first.
+_HUES = ("orange", "purple", "blue", "green", "red", "sky", "brown", "pink")
+
+
+def three_points(delta: Sequence[float], cases: Mapping[str, tuple[float, float]]) -> Figure:
+    """One triplet as two vectors (δ, d) from the anchor; the loss is the area between them.
+
+    Args:
+        delta: (δ_ap, δ_an).
+        cases: title -> (d_ap, d_an), one panel each, all on one scale.
+    """
+    figure, axes = plt.subplots(1, len(cases), figsize=(3.7 * len(cases), 3.3), sharex=True, sharey=True)
+    top = max(max(pair) for pair in cases.values())
+    for axis, (title, (d_ap, d_an)) in zip(np.atleast_1d(axes), cases.items(), strict=True):
+        p, n = np.array([delta[0], d_ap]), np.array([delta[1], d_an])
+        area = abs(p[1] * n[0] - n[1] * p[0])
+        axis.add_patch(Polygon([(0, 0), p, p + n, n], facecolor=COLOURS["yellow"], alpha=0.35, lw=0))
+        for vector, name, colour in ((n, "frying pan", COLOURS["blue"]), (p, "tiger", COLOURS["orange"])):
+            axis.annotate("", vector, (0, 0), arrowprops={"arrowstyle": "-|>", "lw": 2.5, "color": colour})
+            axis.annotate(
+                name, vector, xytext=(6, -3), textcoords="offset points", color=colour, weight="bold"
+            )
+        axis.set(title=f"{title}\narea = loss = {area:.2f}", xlabel="distance in the tree, δ")
+        axis.set(xlim=(0, 1.45 * sum(delta)), ylim=(0, 1.15 * (top + min(max(c) for c in cases.values()))))
+    np.atleast_1d(axes)[0].set_ylabel("distance in the network, d")
+    return figure
+
+
+def ell_curves(ells: Sequence[float], largest: float = 3.0) -> Figure:
+    """|difference| ** ell for several exponents, and the share each kind of difference has in a distance."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.1))
+    x = np.linspace(0, largest, 300)
+    colours = plt.get_cmap(CMAP)(np.linspace(0, 0.85, len(ells)))
+    for ell, colour in zip(ells, colours, strict=True):
+        left.plot(x, x**ell, color=colour)
+        left.annotate(
+            f"ell = {ell:g}",
+            (largest, largest**ell),
+            xytext=(4, -4),
+            textcoords="offset points",
+            color=colour,
+        )
+    left.set(xlabel="difference in one coordinate", ylabel="what it adds to d", title="ell bends the scale")
+    left.set_xlim(0, 1.3 * largest)
+    left.set_xticks(range(int(largest) + 1))
+    # Ten features: nine small differences and one large one.
+    shares = [largest**ell / (largest**ell + 9 * (largest / 10) ** ell) for ell in ells]
+    right.bar([f"{ell:g}" for ell in ells], shares, color=colours, width=0.6)
+    for place, share in enumerate(shares):
+        right.annotate(f"{share:.0%}", (place, share), xytext=(0, 3), textcoords="offset points", ha="center")
+    right.set(xlabel="ell", ylim=(0, 1.1), yticks=(0, 0.5, 1), ylabel="share of d")
+    right.set_title(f"one difference of {largest:g} against nine of {largest / 10:g}")
+    return figure
+
+
+def fan(delta: np.ndarray, d: np.ndarray, chosen: int) -> Figure:
+    """The sorting idea: one anchor's vectors (δ, d) by angle, and the one area that replaces many.
+
+    Args:
+        delta: (B − 1,) knowledge distances of the others from the anchor.
+        d: (B − 1,) latent distances.
+        chosen: place of the highlighted vector in the order of angles.
+    """
+    vectors = np.stack([delta, d], 1)[np.argsort(np.arctan2(d, delta))]
+    one, after = vectors[chosen], vectors[chosen + 1 :]
+    colours = plt.get_cmap(CMAP)(np.linspace(0.1, 0.85, len(after)))
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(10, 3.4))
+
+    def arrow(axis: Axes, tail: np.ndarray, tip: np.ndarray, colour, width: float = 2) -> None:
+        axis.annotate(
+            "",
+            tip,
+            tail,
+            arrowprops={"arrowstyle": "-|>", "lw": width, "color": colour, "shrinkA": 0, "shrinkB": 0},
+        )
+
+    origin = np.zeros(2)
+    shades = [*["0.7"] * chosen, COLOURS["red"], *colours]
+    for place, (vector, colour) in enumerate(zip(vectors, shades, strict=True)):
+        arrow(left, origin, vector, colour, 3 if place == chosen else 2)
+        outward = vector / np.hypot(*(vector / vectors.max(0)))
+        left.annotate(
+            f"{place + 1}", vector + 0.08 * outward, color=colour, ha="center", va="center", weight="bold"
+        )
+    left.set(xlim=(0, 1.2 * vectors[:, 0].max()), ylim=(0, 1.2 * vectors[:, 1].max()))
+    left.set(title="one anchor: the others, by angle", xlabel="tree distance δ", ylabel="latent distance d")
+
+    corner = origin
+    for place, (vector, colour) in enumerate(zip(after, colours, strict=True)):
+        strip = [corner, corner + one, corner + vector + one, corner + vector]
+        middle.add_patch(Polygon(strip, facecolor=(*to_rgb(colour), 0.35), edgecolor="white", lw=1))
+        arrow(middle, corner, corner + vector, colour)
+        middle.annotate(
+            f"{chosen + 1} × {chosen + place + 2}", corner + (vector + one) / 2, ha="center", va="center"
+        )
+        corner = corner + vector
+    right.add_patch(Polygon([origin, one, corner + one, corner], facecolor=COLOURS["red"], alpha=0.2, lw=0))
+    arrow(right, origin, corner, "0.35", 2.5)
+    right.annotate(
+        f"vectors {chosen + 2} to {len(vectors)},\nadded up", 0.6 * corner, xytext=(-10, 4),
+        textcoords="offset points", ha="right", va="bottom", color="0.35",
+    )  # fmt: skip
+    for axis, title in ((middle, f"areas with every vector after {chosen + 1} …"), (right, "… = one area")):
+        arrow(axis, origin, one, COLOURS["red"], 3)
+        axis.set(xlim=(0, 1.05 * (corner + one)[0]), ylim=(0, 1.08 * (corner + one)[1]), title=title)
+        axis.set(xticks=[], yticks=[])
+    return figure
+
+
+def timings(sizes: Sequence[int], seconds: Mapping[str, Sequence[float]]) -> Figure:
+    """Time of value and gradient against batch size, both axes logarithmic."""
+    figure, axis = plt.subplots(figsize=(5, 3.2))
+    for (name, values), colour in zip(seconds.items(), (BASELINE, OURS, COLOURS["green"]), strict=False):
+        axis.loglog(sizes, 1e3 * np.asarray(values), "o-", color=colour, label=name)
+    axis.set_xticks(sizes, [str(size) for size in sizes])
+    axis.minorticks_off()
+    axis.set(xlabel="batch size B", ylabel="milliseconds")
+    axis.legend()
+    return figure
+
+
+def draw_map(axis: Axes, latents: np.ndarray, labels: np.ndarray, hierarchy: Hierarchy, names: bool) -> None:
+    """2-D latents with the tree laid over them: every inner node stands at the mean of its classes.
+
+    Args:
+        latents: (B, 2).
+        labels: (B,).
+        names: write the class names.
+    """
+    centres = np.stack([latents[labels == c].mean(0) for c in range(len(hierarchy))])  # (C, 2)
+    place = {name: centres[label] for label, name in enumerate(hierarchy.classes)}
+    below = {node: _leaves(hierarchy, node) for node in hierarchy.children}
+    place |= {node: centres[leaves].mean(0) for node, leaves in below.items()}
+    deepest = max(hierarchy.depth(node) for node in hierarchy.classes)
+    for child, mother in hierarchy.parent.items():
+        width = 0.8 + 1.7 * (deepest - hierarchy.depth(child)) / max(deepest, 1)
+        axis.plot(*np.stack([place[mother], place[child]]).T, color="0.78", lw=width, zorder=1)
+    axis.plot(*place[hierarchy.root], "s", color="0.5", ms=4, zorder=2)
+    colours = class_colours(sisters(hierarchy), _HUES)
+    axis.scatter(*latents.T, c=colours[labels], s=34, edgecolor="white", lw=0.6, zorder=3)
+    span = np.ptp(latents, axis=0).max() or 1.0
+    middle = (latents.max(0) + latents.min(0)) / 2
+    axis.set(xlim=middle[0] + span * np.array([-0.62, 0.62]), ylim=middle[1] + span * np.array([-0.62, 0.62]))
+    axis.set(xticks=[], yticks=[], aspect="equal")
+    axis.spines[["top", "right"]].set_visible(True)
+    axis.spines[:].set_color("0.85")
+    if names:
+        _write_names(axis, latents, labels, hierarchy.names, colours)
+
+
+def _leaves(hierarchy: Hierarchy, node: str) -> list[int]:
+    if node not in hierarchy.children:
+        return [hierarchy.label(node)]
+    return [leaf for child in hierarchy.children[node] for leaf in _leaves(hierarchy, child)]
+
+
+def _write_names(axis: Axes, latents: np.ndarray, labels: np.ndarray, names: Sequence[str], colours) -> None:
+    """Names beside their points; names that would collide are stacked, since merged classes share a spot."""
+    (x_low, x_high), (low, high) = axis.get_xlim(), axis.get_ylim()
+    gap, step = 0.025 * (x_high - x_low), 0.065 * (high - low)
+    taken: list[tuple[float, float]] = []
+    centres = [latents[labels == label].mean(0) for label in range(len(names))]
+    for label in sorted(range(len(names)), key=lambda c: -centres[c][1]):
+        mine = latents[labels == label]
+        leftwards = mine[:, 0].max() > x_low + 0.75 * (x_high - x_low)
+        anchor = mine[mine[:, 0].argmin() if leftwards else mine[:, 0].argmax()]
+        x, y = float(anchor[0]) + (-gap if leftwards else gap), float(anchor[1])
+        while clash := [v for u, v in taken if abs(u - x) < 3.6 * step and abs(v - y) < 0.99 * step]:
+            y = min(clash) - step
+        taken.append((x, y))
+        axis.text(
+            x, y, names[label], color=colours[label] * 0.75, va="center", fontsize=9, weight="bold",
+            ha="right" if leftwards else "left", zorder=4,
+        )  # fmt: skip
+
+
+def arrangement_grid(grid: Mapping[tuple[float, float], Arrangement], hierarchy: Hierarchy) -> Figure:
+    """Small multiples of the map: alpha in columns, ell in rows, with the correlation above each.
+
+    Args:
+        grid: (alpha, ell) -> arrangement of ``hierarchy``'s classes in 2-D.
+    """
+
+    def draw(axis: Axes, result: Arrangement) -> None:
+        draw_map(axis, result.latents, result.labels, hierarchy, names=False)
+        axis.set_title(correlation(result.alignment.pearson_between), fontsize=10)
+
+    colours = class_colours(sisters(hierarchy), _HUES)
+    return alpha_ell_grid(grid, draw, hierarchy, colours, cell=(2.25, 2.42), legend_height=0.35)
+
+
+def correlation(value: float) -> str:
+    """``"r = 0.94"``; a tree that holds all classes equally far apart correlates with nothing."""
+    return "r undefined" if np.isnan(value) else f"r = {value:.2f}"
+
+
+def arrangement_view(result: Arrangement, hierarchy: Hierarchy) -> Figure:
+    """The panel's picture: the map on the left, latent against tree distance on the right. Fixed size."""
+    figure, (left, right) = subplots(1, 2, figsize=(8.4, 4.1), width_ratios=(1.15, 1))
+    draw_map(left, result.latents, result.labels, hierarchy, names=True)
+    left.set_title("the latents, with the tree laid over them")
+    pairs = np.triu_indices(len(result.latent), 1)
+    delta, d = result.knowledge[pairs], result.latent[pairs]
+    shift = np.random.default_rng(0).uniform(-0.12, 0.12, len(delta))
+    right.plot(delta + shift, d, "o", ms=3, color=OURS, alpha=0.35, mew=0)
+    for value in np.unique(delta):
+        mean = d[delta == value].mean()
+        right.plot([value - 0.3, value + 0.3], [mean, mean], color=COLOURS["orange"], lw=3)
+    right.set(xlabel="distance in the tree (edges)", ylabel="distance between latents, d")
+    right.set_ylim(-0.03 * d.max(), 1.05 * d.max())
+    right.set_xticks(np.unique(delta))
+    right.set_title(f"pairs of different classes: {correlation(result.alignment.pearson_between)}")
+    return figure
+
+
+def distance_matrices(matrices: Mapping[str, np.ndarray], hierarchy: Hierarchy) -> Figure:
+    """Class-by-class mean distances side by side in tree order, each on its own scale from 0 to its maximum.
+
+    Args:
+        matrices: title -> (C, C), in label order.
+    """
+    order = hierarchy.order()
+    names = [hierarchy.names[label] for label in order]
+    figure, axes = plt.subplots(1, len(matrices), figsize=(2.6 * len(matrices) + 0.6, 3.4))
+    picture = None
+    for axis, (title, matrix) in zip(axes, matrices.items(), strict=True):
+        picture = axis.imshow(matrix[np.ix_(order, order)] / matrix.max(), cmap=CMAP, vmin=0, vmax=1)
+        axis.set_title(title)
+        axis.set_xticks(range(len(names)), names, rotation=90)
+        axis.set_yticks(range(len(names)), names if axis is axes[0] else [])
+        axis.tick_params(length=0)
+        axis.spines[:].set_visible(False)
+    figure.colorbar(picture, ax=axes, shrink=0.62, label="distance / largest", ticks=(0, 0.5, 1))
+    return figure
+
+
+def class_means(matrix: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(C, C) mean over pairs of distinct samples of a (B, B) distance matrix."""
+    classes = int(labels.max()) + 1
+    member = np.eye(classes)[labels]  # (B, C)
+    distinct = 1 - np.eye(len(labels))
+    pairs = member.T @ distinct @ member
+    return (member.T @ (matrix * distinct) @ member) / np.maximum(pairs, 1)
+
+
+def seeds_beside(groups: Mapping[str, Sequence[float]], label: str) -> Figure:
+    """One row per group: a dot per seed over the mean and its 95 % interval.
+
+    Args:
+        groups: name -> one value per seed.
+        label: what is measured.
+    """
+    figure, axis = plt.subplots(figsize=(6.4, 0.5 * len(groups) + 0.9))
+    for place, (name, values) in enumerate(groups.items()):
+        colour = OURS if name.startswith("as stated") else BASELINE
+        interval = mean_interval(values)
+        axis.plot([interval.low, interval.high], [place, place], color=colour, lw=6, alpha=0.35)
+        axis.plot(interval.mean, place, "|", color=colour, ms=16, mew=3)
+        axis.plot(values, np.full(len(values), place - 0.25), "o", ms=4.5, color=colour, mew=0)
+    axis.set_yticks(range(len(groups)), list(groups))
+    axis.set_ylim(len(groups) - 0.5, -0.6)
+    for value in (0, 1):
+        axis.axvline(value, color="0.85", lw=1, zorder=0)
+    axis.set(xlabel=label, xlim=(-0.3, 1.1))
+    return figure
+
+
+def collapse_curves(runs: Mapping[str, Arrangement]) -> Figure:
+    """Same-class over different-class distance during each run, logarithmic, with the names at the ends."""
+    figure, axis = plt.subplots(figsize=(6.4, 3.1))
+    for (name, run), colour in zip(runs.items(), (BASELINE, OURS, COLOURS["orange"]), strict=False):
+        ratios = [one.same_to_different for one in run.course()]
+        axis.semilogy(run.frame_steps, ratios, color=colour)
+        axis.annotate(
+            name, (run.frame_steps[-1], ratios[-1]), xytext=(5, 0), textcoords="offset points", color=colour,
+            va="center",
+        )  # fmt: skip
+    last = max(run.setting.steps for run in runs.values())
+    axis.set(xlabel="step", ylabel="same-class ÷ different-class\ndistance", xlim=(0, 1.45 * last))
+    axis.set_xticks(range(0, last + 1, 100))
+    return figure

@@ -1,0 +1,209 @@
+"""The picture of one refit beside the one before: where classes lie, and what that does to the scores."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+
+from ckfr_helpers.hierarchy.tree import Hierarchy
+from ckfr_helpers.teaching.plots.branches import class_colours, main_branches
+from ckfr_helpers.teaching.plots.multiples import alpha_ell_grid
+from ckfr_helpers.teaching.plots.style import OURS, subplots
+from ckfr_helpers.teaching.refit import Refit
+
+GHOST = "0.55"
+#: More hues than these are hard to tell apart in a map.
+MOST_BRANCHES = 8
+#: Score, title, limits of its axis, and which way is better.
+SCORES = (
+    ("top1", "top-1 accuracy", (0.0, 1.0), "→ better"),
+    ("mistake_severity", "mistake severity", (4.0, 10.0), "← milder"),
+    ("pearson", "latent–tree correlation", (0.0, 1.0), "→ follows the tree"),
+)
+
+
+def _colours(hierarchy: Hierarchy) -> np.ndarray:
+    """(C, 3) RGB in label order: a hue for each large branch, from light to dark within it."""
+    branches = main_branches(hierarchy, MOST_BRANCHES)
+    return class_colours([branch.labels for branch in branches])
+
+
+def plane(
+    latents: np.ndarray, labels: np.ndarray, distances: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Samples and class means in the plane in which the class means spread most.
+
+    A plane has no north: it is turned, mirrored and scaled to lie as near as it can to a flat map of the tree
+    itself (classical multidimensional scaling), so that two fits can be laid over each other.
+
+    Args:
+        latents: (M, P).
+        labels: (M,), every class at least once.
+        distances: (C, C) class distances.
+
+    Returns:
+        (M, 2) samples, (C, 2) class means, and the plane's share of the variance between class means.
+    """
+    classes = len(distances)
+    means = np.stack([latents[labels == label].mean(axis=0) for label in range(classes)])  # (C, P)
+    middle = means.mean(axis=0)
+    _, stretch, axes = np.linalg.svd(means - middle, full_matrices=False)
+    across = axes[:2].T  # (P, 2)
+    target = _tree_map(distances)
+    left, _, right = np.linalg.svd((means - middle).dot(across).T @ target)
+    turn = left @ right  # orthogonal Procrustes
+    flat = (means - middle) @ across @ turn
+    scale = np.sqrt(np.square(flat).sum(axis=1).mean()) or 1.0
+    share = float(np.square(stretch[:2]).sum() / max(np.square(stretch).sum(), 1e-12))
+    return (latents - middle) @ across @ turn / scale, flat / scale, share
+
+
+def _tree_map(distances: np.ndarray) -> np.ndarray:
+    """(C, C) -> (C, 2) by classical scaling; its axes have signs that depend on the matrix alone."""
+    classes = len(distances)
+    centring = np.eye(classes) - 1 / classes
+    values, vectors = np.linalg.eigh(-0.5 * centring @ np.square(distances.astype(np.float64)) @ centring)
+    vectors = vectors[:, -2:] * np.sqrt(np.maximum(values[-2:], 0))
+    signs = np.sign(vectors[np.abs(vectors).argmax(axis=0), range(2)])
+    return (vectors * signs)[:, ::-1]
+
+
+def refit_view(fit: Refit, before: Refit | None, labels: np.ndarray, hierarchy: Hierarchy) -> Figure:
+    """The panel's picture: the map on the left, the three scores on the right. Fixed size.
+
+    Args:
+        fit: the fit to show.
+        before: the one shown before it, as a ghost; None for none.
+        labels: (M,) of the held-out samples.
+        hierarchy: of the classes.
+    """
+    figure, axes = subplots(3, 2, figsize=(9.2, 4.9), width_ratios=(1.75, 1))
+    grid = axes[0, 0].get_gridspec()
+    for axis in axes[:, 0]:
+        axis.remove()
+    left = figure.add_subplot(grid[:, 0])
+    distances = hierarchy.distances(fit.setting.measure)
+    share = _map(left, fit, before, labels, hierarchy, distances)
+    left.set_title("held-out scenes and class means in their widest plane")
+    left.set_xlabel(f"the plane holds {share:.0%} of the variance between class means")
+    for axis, (key, title, limits, better) in zip(axes[:, 1], SCORES, strict=True):
+        _dumbbell(axis, fit.scores[key], before.scores[key] if before else None, limits)
+        axis.set_title(f"{title}   {better}", fontsize=10, loc="left")
+    handles = [Line2D([], [], marker="o", ls="", color=OURS, ms=9, label=_said(fit))]
+    if before is not None:
+        ghost = Line2D([], [], marker="o", ls="", mfc="white", mec=GHOST, ms=8, label=_said(before))
+        handles.append(ghost)
+    axes[-1, 1].legend(handles=handles, loc="upper left", bbox_to_anchor=(-0.06, -0.45), borderaxespad=0)
+    return figure
+
+
+def refit_grid(grid: Mapping[tuple[float, float], Refit], labels: np.ndarray, hierarchy: Hierarchy) -> Figure:
+    """Small multiples of the map: alpha in columns, ell in rows, with accuracy and correlation above each.
+
+    Args:
+        grid: (alpha, ell) -> fit.
+        labels: (M,) of the held-out samples.
+        hierarchy: of the classes.
+    """
+    distances = hierarchy.distances("path")
+
+    def draw(axis: Axes, fit: Refit) -> None:
+        _map(axis, fit, None, labels, hierarchy, distances, names=False)
+        axis.set_title(f"top-1 {fit.scores['top1']:.0%}, r = {fit.scores['pearson']:.2f}", fontsize=9)
+
+    return alpha_ell_grid(
+        grid, draw, hierarchy, _colours(hierarchy), cell=(2.3, 2.35), legend_height=0.3, column_gap=0.8
+    )
+
+
+def _said(fit: Refit) -> str:
+    return f"alpha {fit.setting.alpha:g}, ell {fit.setting.ell:g}, start {fit.setting.seed + 1}"
+
+
+def _map(
+    axis: Axes,
+    fit: Refit,
+    before: Refit | None,
+    labels: np.ndarray,
+    hierarchy: Hierarchy,
+    distances: np.ndarray,
+    names: bool = True,
+) -> float:
+    points, means, share = plane(fit.latents, labels, distances)
+    colours = _colours(hierarchy)
+    if names:  # in small maps the specks would only add weight
+        axis.scatter(*points.T, c=colours[labels], s=7, alpha=0.3, lw=0, zorder=2)
+    if before is not None:
+        _, old, _ = plane(before.latents, labels, distances)
+        for there, here in zip(old, means, strict=True):
+            axis.plot(*np.stack([there, here]).T, color=GHOST, lw=0.8, zorder=1)
+        axis.scatter(*old.T, s=26, facecolor="white", edgecolor=GHOST, lw=1, zorder=3)
+    axis.scatter(*means.T, c=colours, s=52 if names else 26, edgecolor="white", lw=0.7, zorder=4)
+    wide = 1.35 if names else 1.0
+    low, high = means.min(axis=0), means.max(axis=0)  # stray scenes may lie outside
+    middle, reach = (low + high) / 2, 0.58 * max((high[0] - low[0]) / wide, high[1] - low[1], 1e-3)
+    axis.set(xlim=middle[0] + wide * reach * np.array([-1, 1]), ylim=middle[1] + reach * np.array([-1, 1]))
+    axis.set(xticks=[], yticks=[], aspect="equal")
+    axis.spines[["top", "right"]].set_visible(True)
+    axis.spines[:].set_color("0.85")
+    if names:
+        _name(axis, means, middle, reach, hierarchy, colours)
+    return share
+
+
+def _name(
+    axis: Axes,
+    means: np.ndarray,
+    middle: np.ndarray,
+    reach: float,
+    hierarchy: Hierarchy,
+    colours: np.ndarray,
+) -> None:
+    """Class names beside their means, each at the nearest free place, with a line to it where that is far."""
+    high, letter, gap = 0.085 * reach, 0.039 * reach, 0.05 * reach
+    taken = [(x - gap, y - gap, x + gap, y + gap) for x, y in means]
+    around = [(r * np.cos(a), r * np.sin(a)) for r in np.arange(1, 14) * 0.06 * reach
+              for a in np.linspace(0, 2 * np.pi, 24, endpoint=False)]  # fmt: skip
+    for label in np.argsort(-np.square(means - middle).sum(axis=1)):  # inwards, to the crowd
+        x, y = means[label]
+        width = letter * len(hierarchy.names[label])
+        for right, up in around:
+            low = x + right if right >= 0 else x + right - width
+            box = (low, y + up - high / 2, low + width, y + up + high / 2)
+            if _inside(box, middle, reach) and not any(_overlap(box, other) for other in taken):
+                break
+        taken.append(box)
+        if np.hypot(right, up) > 0.14 * reach:
+            axis.plot([x, x + right], [y, y + up], color=colours[label], lw=0.7, zorder=3)
+        axis.text(
+            low, y + up, hierarchy.names[label], color=colours[label] * 0.75, fontsize=8.5, weight="bold",
+            va="center", zorder=5, path_effects=[withStroke(linewidth=2, foreground="white")],
+        )  # fmt: skip
+
+
+def _inside(box: tuple[float, ...], middle: np.ndarray, reach: float) -> bool:
+    wide, high = 1.33 * reach, 0.98 * reach
+    x, y = middle
+    return box[0] > x - wide and box[2] < x + wide and box[1] > y - high and box[3] < y + high
+
+
+def _overlap(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+def _dumbbell(axis: Axes, value: float, before: float | None, limits: tuple[float, float]) -> None:
+    if before is not None:
+        axis.plot([before, value], [0, 0], color=GHOST, lw=2, zorder=1)
+        axis.plot(before, 0, "o", mfc="white", mec=GHOST, ms=9, zorder=2)
+        axis.annotate(f"{before:.2f}", (before, 0), xytext=(0, -18), textcoords="offset points", ha="center",
+                      color="0.4")  # fmt: skip
+    axis.plot(value, 0, "o", color=OURS, ms=11, zorder=3, mec="white")
+    axis.annotate(f"{value:.2f}", (value, 0), xytext=(0, 9), textcoords="offset points", ha="center",
+                  color=OURS, weight="bold")  # fmt: skip
+    low, high = limits
+    shown = [v for v in (value, before) if v is not None and np.isfinite(v)]
+    axis.set(xlim=(min([low, *shown]), max([high, *shown])), ylim=(-1, 1), yticks=[])
+    axis.spines["left"].set_visible(False)

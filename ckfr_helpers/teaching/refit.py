@@ -1,0 +1,228 @@
+"""A projection and a linear classifier, fitted on the spot to latents that a frozen network gave once.
+
+What notebook 03's panel computes at every move of a slider: a fit takes about a second on one core, so alpha
+and ell can be felt. It is the smallest model in which the loss can move latents at all: one matrix. A whole
+network has more freedom, and other numbers.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ckfr_helpers import datasets, metrics
+from ckfr_helpers.datasets.loading import TransformedView, make_loader
+from ckfr_helpers.datasets.scenes.photos import class_ids
+from ckfr_helpers.datasets.transforms import make_transform
+from ckfr_helpers.hierarchy.tree import Hierarchy
+from ckfr_helpers.losses.triplet import AlignedTripletLoss, check_alpha_and_ell
+from ckfr_helpers.models.classifier import build_model
+from ckfr_helpers.runtime import CkfrError, num_workers, one_thread
+from ckfr_helpers.training.evaluation import predict
+
+
+@dataclass(frozen=True)
+class FrozenLatents:
+    """What a network that is not trained any further says of two splits.
+
+    Attributes:
+        train: (N, D) latents to fit to, and ``train_labels`` (N,) int64.
+        held_out: (M, D) latents to score on, and ``held_out_labels`` (M,) int64.
+        hierarchy: of the classes.
+
+    Raises:
+        CkfrError: if latents and labels do not match, or a label has no class.
+    """
+
+    train: np.ndarray
+    train_labels: np.ndarray
+    held_out: np.ndarray
+    held_out_labels: np.ndarray
+    hierarchy: Hierarchy
+
+    def __post_init__(self) -> None:
+        for name in ("train", "held_out"):
+            latents, labels = getattr(self, name), getattr(self, f"{name}_labels")
+            if latents.ndim != 2 or latents.shape[1] != self.train.shape[1] or len(latents) == 0:
+                raise CkfrError(
+                    f"The {name} latents have shape {latents.shape}; expected (samples, features), with as "
+                    "many features in both splits and at least one sample."
+                )
+            if labels.shape != (len(latents),):
+                raise CkfrError(f"{len(latents)} {name} latents beside labels of shape {labels.shape}.")
+            if labels.min() < 0 or labels.max() >= len(self.hierarchy):
+                raise CkfrError(
+                    f"The {name} labels run from {labels.min()} to {labels.max()}; expected 0 to "
+                    f"{len(self.hierarchy) - 1}."
+                )
+
+
+@dataclass(frozen=True)
+class RefitSetting:
+    """How the projection and the classifier are fitted.
+
+    Attributes:
+        alpha: weight of the metric term; 0 is the baseline.
+        ell: exponent of the latent distance.
+        dimensions: P, the projection's output.
+        steps: of Adam, with a cosine decay of the learning rate to 0.
+        batch_size: samples a step; at most as many as there are.
+        learning_rate: of the first step.
+        measure: of the class distances that latents shall follow.
+        knowledge_scale: factor on these (demo: 0.1).
+        seed: of first weights and batches; equal seeds give both methods the same of each.
+
+    Raises:
+        CkfrError: for a negative alpha, an ell that is not positive, or a count below 1.
+    """
+
+    alpha: float = 0.0
+    ell: float = 1.2
+    dimensions: int = 32
+    steps: int = 120
+    batch_size: int = 64
+    learning_rate: float = 3e-3
+    measure: str = "path"
+    knowledge_scale: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_alpha_and_ell(self.alpha, self.ell)
+        for name in ("dimensions", "steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise CkfrError(f"{name} is {getattr(self, name)}; expected at least 1.")
+
+
+@dataclass(frozen=True)
+class Refit:
+    """A fitted model, as far as a picture of it needs it.
+
+    Attributes:
+        setting: what was asked for.
+        latents: (M, P) projected held-out latents.
+        logits: (M, C) of the held-out samples.
+        train_accuracy: share of the training samples that it gets right.
+        scores: on the held-out samples: "top1"; "mistake_severity" and "hdist@k" in LCA height; "pearson"
+            and the others of `metrics.alignment`, which compare distances with the setting's ell and measure.
+    """
+
+    setting: RefitSetting
+    latents: np.ndarray
+    logits: np.ndarray
+    train_accuracy: float
+    scores: dict[str, float]
+
+
+def photo_latents(
+    scenes: int = 16,
+    held_out_scenes: int = 10,
+    *,
+    background_bias: float = 0.0,
+    size: int = 160,
+    seed: int = 0,
+    model_name: str = "efficientnet_lite0",
+) -> FrozenLatents:
+    """Pooled latents of the embedded photos' training and validation scenes, before any training.
+
+    The test split stays out of it: who moves a slider while looking at a score is choosing by that score.
+
+    Args:
+        scenes, held_out_scenes: a class.
+        background_bias: of the training scenes.
+        size: side of the input in pixels.
+        seed: of the scenes.
+        model_name: backbone with pretrained weights.
+    """
+    classes = len(class_ids())
+    model = build_model(model_name, 1)
+    transform = make_transform("light", train=False, size=size, mean=model.mean, std=model.std)
+    seen = []
+    for split, each in (("train", scenes), ("val", held_out_scenes)):
+        source = datasets.open_source(
+            "photos", split, size=size, scenes=classes * each, seed=seed, background_bias=background_bias
+        )
+        loader = make_loader(
+            TransformedView(source, transform),
+            64,
+            train=False,
+            workers=min(2, num_workers()),
+            drop_last=False,
+        )
+        seen.append(predict(model, loader))
+    train, held_out = seen
+    return FrozenLatents(
+        train.latents, train.labels, held_out.latents, held_out.labels, source.hierarchy
+    )  # fmt: skip
+
+
+def refit(
+    frozen: FrozenLatents, setting: RefitSetting, at_each_step: Callable[[], None] = lambda: None
+) -> Refit:
+    """Fit a projection (D -> P) and a linear classifier (P -> C) to cross-entropy + alpha · metric term.
+
+    Args:
+        frozen: latents and classes.
+        setting: loss and optimisation.
+        at_each_step: called before every step; may raise to end a fit that nobody wants any more.
+
+    Returns:
+        The fit, scored on the held-out samples; the same for the same setting on the same machine.
+    """
+    with one_thread():
+        return _fit(frozen, setting, at_each_step)
+
+
+def _fit(frozen: FrozenLatents, setting: RefitSetting, at_each_step: Callable[[], None]) -> Refit:
+    samples, features = frozen.train.shape
+    classes = len(frozen.hierarchy)
+    train, held_out = _scaled(frozen)
+    labels = torch.from_numpy(frozen.train_labels)
+    knowledge = frozen.hierarchy.distances(setting.measure)
+    loss = AlignedTripletLoss(setting.alpha, setting.ell, setting.knowledge_scale * knowledge)
+
+    draws = torch.Generator().manual_seed(setting.seed)
+    projection = torch.randn(setting.dimensions, features, generator=draws) / features**0.5
+    weight = torch.randn(classes, setting.dimensions, generator=draws) / setting.dimensions**0.5
+    bias = torch.zeros(classes)
+    learned = [projection.requires_grad_(), weight.requires_grad_(), bias.requires_grad_()]
+    optimiser = torch.optim.Adam(learned, lr=setting.learning_rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, setting.steps)
+    batches = _batches(samples, min(setting.batch_size, samples), draws)
+    for _ in range(setting.steps):
+        at_each_step()
+        batch = next(batches)
+        latents = train[batch] @ projection.T  # (B, P)
+        total = nn.functional.cross_entropy(latents @ weight.T + bias, labels[batch])
+        total = total + loss(latents, labels[batch])
+        optimiser.zero_grad()
+        total.backward()
+        optimiser.step()
+        schedule.step()
+
+    with torch.no_grad():
+        latents = held_out @ projection.T  # (M, P)
+        logits = (latents @ weight.T + bias).numpy()
+        hits = (train @ projection.T @ weight.T + bias).argmax(1) == labels
+    truth = frozen.held_out_labels
+    scores = metrics.hierarchical_metrics(logits, truth, frozen.hierarchy.distances("lca_height"))
+    scores |= metrics.alignment(latents, truth, knowledge, setting.ell)
+    return Refit(setting, latents.numpy(), logits, float(hits.float().mean()), scores)
+
+
+def _scaled(frozen: FrozenLatents) -> tuple[Tensor, Tensor]:
+    """(N, D), (M, D): every feature with mean 0 and deviation 1 over the training samples."""
+    middle, spread = frozen.train.mean(axis=0), frozen.train.std(axis=0) + 1e-6
+    train, held_out = (
+        ((split - middle) / spread).astype(np.float32) for split in (frozen.train, frozen.held_out)
+    )
+    return torch.from_numpy(train), torch.from_numpy(held_out)
+
+
+def _batches(samples: int, size: int, draws: torch.Generator) -> Iterator[Tensor]:
+    """Index batches without end, each pass in a new order; what does not fill a batch is left out."""
+    while True:
+        order = torch.randperm(samples, generator=draws)
+        for start in range(0, samples - size + 1, size):
+            yield order[start : start + size]

@@ -1,0 +1,75 @@
+"""Notebook 02's panel: points in the plane that arrange themselves when alpha, ell or the tree moves."""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import ipywidgets as widgets
+
+from ckfr_helpers.hierarchy.tree import Hierarchy
+from ckfr_helpers.losses.arrangement import Arrangement, Setting, arrange
+from ckfr_helpers.teaching.plots import loss as loss_plots
+from ckfr_helpers.teaching.plots.style import png
+from ckfr_helpers.teaching.sliders.controls import alpha_slider, ell_slider, named
+from ckfr_helpers.teaching.sliders.panel import Panel, View
+
+ALPHAS = (0, 1, 2, 5, 10, 20, 50, 100)
+GRID_ALPHAS, GRID_ELLS = (0, 2, 20, 100), (0.8, 1.2, 2.0)
+
+
+def arrangement_view(hierarchy: Hierarchy, result: Arrangement) -> View:
+    """Picture and numbers of one arrangement in 2-D."""
+    pearson, between, ratio = result.alignment
+    setting = result.setting
+    numbers = (
+        f"alpha {setting.alpha:g}, ell {setting.ell:g} | pairs of different classes: "
+        f"{loss_plots.correlation(between)} | all pairs: {loss_plots.correlation(pearson)} | "
+        f"same-class / different-class distance {ratio:.2f} | accuracy {result.accuracy:.0%}"
+    )
+    alt = (
+        f"Left: {len(result.labels)} points of {len(hierarchy)} classes in the plane with the tree over "
+        f"them. Right: latent distance against tree distance, {loss_plots.correlation(between)}."
+    )
+    return View(png(loss_plots.arrangement_view(result, hierarchy)), numbers, alt)
+
+
+def arrangement_panel(trees: Mapping[str, Hierarchy], **settings: Any) -> Panel:
+    """Notebook 02: points in the plane that arrange themselves again when alpha, ell or the tree changes.
+
+    Args:
+        trees: name -> tree; the first is shown first, and in the static grid.
+        settings: further fields of `arrangement.Setting`, e.g. ``steps`` or ``seed``.
+
+    Returns:
+        The panel; ``panel.show()`` displays it.
+    """
+
+    @lru_cache(maxsize=256)
+    def arranged(tree: str, alpha: float, ell: float) -> Arrangement:
+        return arrange(trees[tree].distances("path"), Setting(alpha=alpha, ell=round(ell, 3), **settings))
+
+    def compute(tree: str, alpha: float, ell: float) -> View:
+        return arrangement_view(trees[tree], arranged(tree, alpha, ell))
+
+    def static() -> View:
+        tree = next(iter(trees))
+        grid = {(alpha, ell): arranged(tree, alpha, ell) for alpha in GRID_ALPHAS for ell in GRID_ELLS}
+        lines = [f"{tree} tree: correlation r of latent and tree distances between classes; accuracy"]
+        lines.append(" " * 10 + "".join(f"   alpha = {alpha:<7g}" for alpha in GRID_ALPHAS))
+        for ell in GRID_ELLS:
+            row = [grid[alpha, ell] for alpha in GRID_ALPHAS]
+            cells = "".join(f"   r {one.alignment.pearson_between:5.2f}, {one.accuracy:4.0%} " for one in row)
+            lines.append(f"ell = {ell:<4g}" + cells)
+        alt = (
+            f"Twelve small maps of points, alpha growing to the right from {GRID_ALPHAS[0]} to "
+            f"{GRID_ALPHAS[-1]} and ell downwards from {GRID_ELLS[0]} to {GRID_ELLS[-1]}, each with the tree "
+            "laid over it."
+        )
+        return View(png(loss_plots.arrangement_grid(grid, trees[tree])), "\n".join(lines), alt)
+
+    controls = {
+        "alpha": alpha_slider(ALPHAS, 20),
+        "ell": ell_slider(),
+        "tree": widgets.Dropdown(options=list(trees), **named("tree")),
+    }
+    return Panel(compute, controls, static, height=410)

@@ -1,0 +1,325 @@
+"""Localisation scores against a literal loop over a thousand thresholds, written from the protocol's text."""
+
+from unittest import mock
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from ckfr_helpers import localization as loc
+from ckfr_helpers.attribution import contours as traced
+from ckfr_helpers.runtime import CkfrError
+
+IOUS = (0.3, 0.5, 0.7)
+
+
+def literal_boxes(score_map, threshold, contours):
+    """Boxes at one threshold: threshold the byte image, trace, bound."""
+    image = (score_map * 255).astype(np.uint8)
+    height, width = image.shape
+    _, above = cv2.threshold(image, int(threshold * np.max(image)), 255, cv2.THRESH_BINARY)
+    found = cv2.findContours(above, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)[-2]
+    if len(found) == 0:
+        return [[0, 0, 0, 0]]
+    if contours == "largest":
+        found = [max(found, key=cv2.contourArea)]
+    boxes = []
+    for contour in found:
+        x, y, w, h = cv2.boundingRect(contour)
+        boxes.append([x, y, min(x + w, width - 1), min(y + h, height - 1)])
+    return boxes
+
+
+def literal_iou(a, b):
+    w = max(0, min(a[2], b[2]) - max(a[0], b[0]) + 1)
+    h = max(0, min(a[3], b[3]) - max(a[1], b[1]) + 1)
+    area = (a[2] - a[0] + 1) * (a[3] - a[1] + 1) + (b[2] - b[0] + 1) * (b[3] - b[1] + 1)
+    return w * h / (area - w * h)
+
+
+def literal_counts(score_maps, boxes, contours, ious=IOUS):
+    counts = np.zeros((len(ious), 1000), int)
+    for score_map, true in zip(score_maps, boxes, strict=True):
+        for t, threshold in enumerate(np.arange(0, 1, 0.001)):
+            guesses = literal_boxes(score_map, threshold, contours)
+            best = max(literal_iou(guess, gt) for guess in guesses for gt in np.asarray(true).tolist())
+            for k, level in enumerate(ious):
+                counts[k, t] += best >= level
+    return counts
+
+
+def smooth_map(seed, height=48, width=56, cells=6):
+    rough = np.random.default_rng(seed).random((cells, cells)).astype(np.float32) ** 2
+    fine = cv2.resize(rough, (width, height), interpolation=cv2.INTER_LINEAR)
+    return (fine - fine.min()) / (fine.max() - fine.min())
+
+
+def random_boxes(seed, height, width, count=2):
+    draw = np.random.default_rng(seed)
+    x, y = np.sort(draw.integers(0, width, (count, 2))), np.sort(draw.integers(0, height, (count, 2)))
+    return np.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], axis=1)
+
+
+def likely_boxes(score_maps):
+    """True boxes that some thresholds find and others miss, with a random second one."""
+    found = []
+    for seed, scores in enumerate(score_maps):
+        near = np.array(literal_boxes(scores, 0.2 + 0.1 * (seed % 5), "largest"))
+        near[:, :2] = near[:, :2] * 3 // 4  # not quite any contour's own
+        found.append(np.concatenate([near, random_boxes(seed, *scores.shape, 1)]))
+    return found
+
+
+sides = st.integers(1, 12)
+grids = st.tuples(sides, sides)
+few_values = st.sampled_from([0.0, 0.001, 0.004, 0.2, 0.5, 0.501, 0.999, 1.0])
+maps_strategy = st.one_of(
+    grids.flatmap(lambda s: hnp.arrays(np.float32, s, elements=st.floats(0, 1, width=32))),
+    grids.flatmap(lambda s: hnp.arrays(np.float64, s, elements=few_values)),
+    grids.flatmap(lambda s: hnp.arrays(np.float32, s, elements=st.sampled_from([0.0, 1.0]))),
+    grids.flatmap(lambda s: hnp.arrays(np.float16, s, elements=st.floats(0, 1, width=16))),
+)
+RING = np.zeros((7, 7))
+RING[1:6, 1:6] = 1
+RING[2:5, 2:5] = 0
+RING[3, 3] = 0.5
+DIAMOND = np.array([[0, 1, 0, 0], [1, 0, 1, 1], [0, 1, 0, 0]], np.float32)  # a hole as large as its contour
+DOT = np.zeros((5, 6), np.float32)
+DOT[4, 5] = 0.7
+
+
+@settings(max_examples=120, deadline=None)
+@given(scores=maps_strategy, seed=st.integers(0, 1000), contours=st.sampled_from(["all", "largest"]))
+@example(np.zeros((4, 5), np.float32), 0, "all")
+@example(np.zeros((4, 5), np.float32), 0, "largest")
+@example(np.full((4, 5), 0.3, np.float32), 0, "all")
+@example(np.ones((1, 1), np.float32), 0, "largest")
+@example(DOT, 3, "all")
+@example(DOT, 3, "largest")
+@example(RING, 1, "all")
+@example(RING, 1, "largest")
+@example(DIAMOND, 1, "all")
+@example(DIAMOND, 1, "largest")
+@example(np.full((3, 3), 0.003, np.float32), 1, "all")  # below one byte: a map of zeros
+def test_counts_are_those_of_the_literal_loop(scores, seed, contours):
+    boxes = [random_boxes(seed, *scores.shape)]
+    result = loc.max_box_acc([scores], boxes, IOUS, contours)
+    assert np.array_equal(result.counts, literal_counts([scores], boxes, contours))
+
+
+@settings(max_examples=150, deadline=None)
+@given(scores=maps_strategy, contours=st.sampled_from(["all", "largest"]))
+def test_every_box_at_every_level_is_what_opencv_traces(scores, contours):
+    """Stronger than the counts: all boxes, at every byte level, by both ways of finding them."""
+    image = (scores * 255).astype(np.uint8)
+    find = traced.all_contour_boxes if contours == "all" else traced.largest_contour_boxes
+    for fine, few in ((None, 0), (scores, 0), (scores, 256)):
+        with mock.patch.object(traced, "FEW", few):
+            levels, boxes = find(image, fine)
+        for level in range(255):
+            _, above = cv2.threshold(image, level, 255, cv2.THRESH_BINARY)
+            found = cv2.findContours(above, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)[-2]
+            if contours == "largest" and found:
+                found = [max(found, key=cv2.contourArea)]
+            rectangles = [cv2.boundingRect(contour) for contour in found]
+            limit = (image.shape[1] - 1, image.shape[0] - 1)
+            want = [(x, y, min(x + w, limit[0]), min(y + h, limit[1])) for x, y, w, h in rectangles]
+            assert sorted(map(tuple, boxes[levels == level].tolist())) == sorted(want)
+
+
+@pytest.mark.parametrize("contours", ["all", "largest"])
+def test_counts_on_smooth_maps_and_noise(contours):
+    maps = np.stack([*(smooth_map(seed) for seed in range(3)), np.random.default_rng(9).random((48, 56))])
+    boxes = likely_boxes(maps)
+    result = loc.max_box_acc(maps, boxes, IOUS, contours)
+    expected = literal_counts(maps, boxes, contours)
+    assert np.array_equal(result.counts, expected)
+    assert (result.counts.max(axis=1) > result.counts.min(axis=1)).all()  # thresholds matter
+    assert result.per_iou.tolist() == (expected.max(axis=1) / 4).tolist()
+    assert result.mean == pytest.approx(expected.max(axis=1).mean() / 4)
+    assert np.array_equal(result.curves * 4, expected)
+
+
+def test_torch_maps_batches_and_half_precision_agree():
+    maps = np.stack([smooth_map(seed) for seed in range(4)])
+    boxes = likely_boxes(maps)
+    whole = loc.max_box_acc(maps, boxes)
+    tensors = loc.max_box_acc(torch.from_numpy(maps), [torch.from_numpy(b).float() for b in boxes])
+    assert np.array_equal(tensors.ious, whole.ious)
+    halves = [loc.box_ious(maps[i : i + 2], boxes[i : i + 2]) for i in (0, 2)]
+    assert np.array_equal(loc.BoxAccuracy.from_ious(np.concatenate(halves)).counts, whole.counts)
+    rounded = torch.from_numpy(maps).bfloat16()
+    assert np.array_equal(loc.box_ious(rounded, boxes), loc.box_ious(rounded.float().numpy(), boxes))
+
+
+def test_a_drawn_box_is_found():
+    scores = np.zeros((40, 50), np.float32)
+    scores[5:21, 10:31] = 1
+    assert loc.boxes_from_map(scores, 0.5).tolist() == [[10, 5, 31, 21]]  # one past: the public convention
+    result = loc.max_box_acc(scores[None], [[[10, 5, 30, 20]]], (0.5, 0.89, 0.9))
+    assert result.per_iou.tolist() == [1, 1, 0]
+    exact = 21 * 16 / (22 * 17)  # 0.898: what the extra row and column cost
+    assert result.ious.max() == pytest.approx(exact)
+
+
+def test_a_fixed_threshold_cannot_beat_the_one_chosen_in_hindsight():
+    maps = np.stack([smooth_map(seed) for seed in range(8)])
+    boxes = likely_boxes(maps)
+    validation, test = loc.max_box_acc(maps[:4], boxes[:4]), loc.max_box_acc(maps[4:], boxes[4:])
+    chosen = loc.fix_threshold(validation)
+    fixed = loc.box_acc_at(maps[4:], boxes[4:], chosen)
+    assert (fixed.per_iou <= test.per_iou).all()
+    assert fixed.mean <= test.mean
+    columns = np.round(chosen * 1000).astype(int)
+    assert fixed.per_iou.tolist() == [test.curves[k, c] for k, c in enumerate(columns)]
+    again = loc.box_acc_at(maps[:4], boxes[:4], chosen)
+    assert again.per_iou.tolist() == validation.per_iou.tolist()  # on its own images nothing is lost
+    assert again.correct.shape == (4, 3)
+
+
+def test_gt_known_and_top1():
+    maps = np.stack([smooth_map(seed) for seed in range(6)])
+    boxes = likely_boxes(maps)
+    known = loc.gt_known_localization(maps, boxes, 0.3)
+    assert known.accuracy > 0
+    assert known.accuracy == loc.max_box_acc(maps, boxes, (0.3,), "largest").mean
+    labels = np.arange(6)
+    assert loc.top1_localization(maps, boxes, labels, labels, 0.3).accuracy == known.accuracy
+    assert loc.top1_localization(maps, boxes, labels + 1, labels, 0.3).accuracy == 0
+    some = np.where(labels % 2, labels, -1)
+    at = loc.top1_localization(maps, boxes, some, labels, 0.3, threshold=known.threshold)
+    assert at.correct.tolist() == (known.correct & (labels % 2 == 1)).tolist()
+    assert loc.gt_known_localization(maps, boxes, 0.3, threshold=0.25).threshold == 0.25
+    with pytest.raises(CkfrError, match=r"0\.12345; expected one of"):
+        loc.gt_known_localization(maps, boxes, 0.3, threshold=0.12345)
+    with pytest.raises(CkfrError, match="6 score maps need as many"):
+        loc.top1_localization(maps, boxes, labels[:5], labels)
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_iou_matrix_is_the_share_of_common_pixels(seed):
+    a, b = random_boxes(seed, 12, 15, 3), random_boxes(seed + 1, 12, 15, 2)
+
+    def pixels(box):
+        return {(x, y) for x in range(box[0], box[2] + 1) for y in range(box[1], box[3] + 1)}
+
+    want = [[len(pixels(p) & pixels(q)) / len(pixels(p) | pixels(q)) for q in b] for p in a]
+    assert loc.iou_matrix(a, b).tolist() == want
+    assert np.array_equal(loc.iou_matrix(b, a), loc.iou_matrix(a, b).T)
+
+
+def literal_pxap(score_maps, masks):
+    """Threshold all pixels at every bin edge; area under precision over recall, right-hand rule."""
+    scores, truth = (
+        np.concatenate([m.ravel() for m in score_maps]),
+        np.concatenate([m.ravel() for m in masks]),
+    )
+    scores, truth = scores[truth != 255], truth[truth != 255] == 1
+    area, before = 0.0, 0.0
+    for threshold in [1.0, *np.arange(0, 1, 0.001)[::-1]]:
+        chosen = scores >= threshold
+        if chosen.any():
+            recall = truth[chosen].sum() / truth.sum()
+            area += truth[chosen].mean() * (recall - before)
+            before = recall
+    return area
+
+
+def test_pxap_against_a_literal_loop_and_sklearn():
+    from sklearn.metrics import average_precision_score
+
+    draw = np.random.default_rng(0)
+    maps = np.stack([smooth_map(seed) for seed in range(3)])
+    masks = (maps + draw.normal(0, 0.3, maps.shape) > 0.6).astype(np.uint8)
+    masks[draw.random(masks.shape) < 0.1] = 255
+    assert loc.pxap(maps, masks) == pytest.approx(literal_pxap(maps, masks), abs=1e-12)
+    # Scores on the grid of thresholds lose nothing by binning, so sklearn's average precision is the same.
+    coarse = np.arange(0, 1, 0.001)[(maps * 999).astype(int)]
+    kept = masks != 255
+    expected = average_precision_score(masks[kept] == 1, coarse[kept])
+    assert loc.pxap(coarse, masks) == pytest.approx(expected, abs=1e-12)
+    precision, recall = loc.precision_recall(coarse, masks)
+    assert recall[-1] == 1
+    assert precision[-1] == pytest.approx((masks[kept] == 1).mean())
+    assert loc.pxap(masks[:1] % 255 * 1.0, masks[:1] == 1) == 1  # the mask itself, as a map
+
+
+def test_pxap_complaints():
+    maps = np.zeros((2, 4, 5))
+    with pytest.raises(CkfrError, match="No mask marks any object"):
+        loc.pxap(maps, np.zeros((2, 4, 5), bool))
+    with pytest.raises(CkfrError, match=r"Mask 0 has shape \(5, 4\); expected \(4, 5\)"):
+        loc.pxap(maps, np.ones((2, 5, 4), bool))
+    with pytest.raises(CkfrError, match="Mask 1 holds values other"):
+        loc.pxap(maps, [np.ones((4, 5)), np.full((4, 5), 7)])
+    with pytest.raises(CkfrError, match="2 score maps but 1 masks"):
+        loc.pxap(maps, np.ones((1, 4, 5)))
+
+
+def test_baselines():
+    centre = loc.centre_map(40, 60)
+    assert centre.max() == 1
+    assert np.array_equal(centre, centre[::-1, ::-1])
+    assert loc.centre_box(40, 60).tolist() == [0, 0, 59, 39]
+    assert loc.centre_box(40, 60, 0.5).tolist() == [15, 10, 44, 29]
+    boxes = [np.array([[0, 0, 59, 39]]), np.array([[0, 0, 29, 39]]), np.array([[0, 0, 2, 2]])]
+    assert loc.box_acc(loc.centre_box(40, 60), boxes).tolist() == pytest.approx([2 / 3, 2 / 3, 1 / 3])
+    found = loc.max_box_acc(loc.centre_map(40, 60)[None], [loc.centre_box(40, 60, 0.5)], (0.3,))
+    assert found.mean == 1
+    with pytest.raises(CkfrError, match="side of a centre box is 0"):
+        loc.centre_box(4, 4, 0)
+
+
+GOOD = np.linspace(0, 1, 20).reshape(4, 5)
+BOX = np.array([[0, 0, 2, 2]])
+
+
+def bad(value):
+    wrong = GOOD.copy()
+    wrong[1, 2] = value
+    return wrong
+
+
+@pytest.mark.parametrize(
+    ("maps", "boxes", "message"),
+    [
+        ([GOOD, bad(np.nan)], [BOX, BOX], "Score map 1 holds NaN"),
+        ([GOOD, bad(1.5)], [BOX, BOX], "Score map 1 runs from 0 to 1.5"),
+        ([bad(-0.1)], [BOX], "Score map 0 runs from -0.1 to 1"),
+        ([bad(np.inf)], [BOX], "Score map 0 runs from 0 to inf"),
+        ([GOOD[None]], [BOX], r"Score map 0 has shape \(1, 4, 5\); expected \(height, width\)"),
+        ([np.zeros((0, 5))], [BOX], r"Score map 0 has shape \(0, 5\)"),
+        ([np.array([["a"]])], [BOX], "Score map 0 holds <U1; expected numbers"),
+        ([GOOD], [BOX, BOX], "1 score maps but 2 lists of boxes"),
+        ([], [], "no score maps"),
+        ([GOOD, GOOD], [BOX, np.zeros((0, 4))], "Image 1 has no box"),
+        ([GOOD], [[]], "Image 0 has no box"),
+        ([GOOD], [[[3, 0, 1, 2]]], r"Box 0 of image 0 is \(3, 0, 1, 2\), which is reversed"),
+        ([GOOD], [[[0, 0, 1, 1], [0, 3, 1, 2]]], r"Box 1 of image 0 is \(0, 3, 1, 2\), which is reversed"),
+        ([GOOD], [[[-1, 0, 1, 1]]], "not negative"),
+        ([GOOD], [[[0, 0, np.nan, 1]]], "finite"),
+        ([GOOD], [[[0, 0, 1]]], r"Boxes of image 0 have shape \(1, 3\)"),
+        ([GOOD], [[[9, 0, 10, 2]]], "outside its map of 5 × 4 pixels"),
+    ],
+)
+@pytest.mark.parametrize("score", [loc.max_box_acc, lambda m, b: loc.box_acc_at(m, b, 0.5)])
+def test_bad_input_gets_one_sentence(score, maps, boxes, message):
+    with pytest.raises(CkfrError, match=message) as error:
+        score(maps, boxes)
+    assert "\n" not in str(error.value)
+
+
+def test_bad_settings_get_one_sentence():
+    with pytest.raises(CkfrError, match="contours is 'biggest'"):
+        loc.max_box_acc([GOOD], [BOX], contours="biggest")
+    with pytest.raises(CkfrError, match=r"IoU thresholds are \(50\.0,\)"):
+        loc.max_box_acc([GOOD], [BOX], (50,))
+    with pytest.raises(CkfrError, match=r"score threshold is 1\.2"):
+        loc.boxes_from_map(GOOD, 1.2)
+    with pytest.raises(CkfrError, match="2 score thresholds for 3 IoU levels"):
+        loc.box_acc_at([GOOD], [BOX], (0.1, 0.2))

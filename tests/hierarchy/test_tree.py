@@ -1,0 +1,417 @@
+"""Trees and their distances, against brute force and networkx on random trees."""
+
+import os
+import pickle
+
+import networkx
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ckfr_helpers.hierarchy import MEASURES, Hierarchy, load_pseudo_distances, wordnet
+from ckfr_helpers.runtime import CkfrError
+
+SMALL = [
+    ("thing", "animal"),
+    ("thing", "pan"),
+    ("animal", "bird"),
+    ("animal", "cat"),
+    ("cat", "lion"),
+    ("cat", "tiger"),
+    ("bird", "robin"),
+]
+
+
+@st.composite
+def trees(draw) -> Hierarchy:
+    """A random tree: node k hangs on any earlier node; leaves in random label order."""
+    size = draw(st.integers(2, 25))
+    pairs = [(f"n{draw(st.integers(0, k - 1))}", f"n{k}") for k in range(1, size)]
+    inner = {above for above, _ in pairs}
+    leaves = draw(st.permutations([below for _, below in pairs if below not in inner]))
+    return Hierarchy.from_pairs(draw(st.permutations(pairs)), leaves)
+
+
+def slow_path(h: Hierarchy, node: str) -> list[str]:
+    return [node] if node == h.root else [node, *slow_path(h, h.parent[node])]
+
+
+def slow_distance(h: Hierarchy, a: str, b: str, measure: str) -> float:
+    """From the definitions, one pair at a time."""
+    up_a, up_b = slow_path(h, a), slow_path(h, b)
+    lca = next(node for node in up_a if node in up_b)
+    if measure == "path":
+        return up_a.index(lca) + up_b.index(lca)
+    if measure == "wu_palmer":
+        return 1 - 2 * len(slow_path(h, lca)) / (len(up_a) + len(up_b))
+    return max(slow_path(h, leaf).index(lca) for leaf in h.classes if lca in slow_path(h, leaf))
+
+
+def nested(h: Hierarchy, node: str):
+    return {child: nested(h, child) for child in h.children.get(node, ())} or None
+
+
+@settings(max_examples=80, deadline=None)
+@given(trees(), st.sampled_from(MEASURES))
+def test_distances_equal_brute_force(h, measure):
+    slow = [[slow_distance(h, a, b, measure) for b in h.classes] for a in h.classes]
+    fast = h.distances(measure)
+    assert fast.dtype == np.float32
+    np.testing.assert_allclose(fast, np.array(slow), atol=1e-6)
+
+
+@settings(max_examples=80, deadline=None)
+@given(trees())
+def test_path_is_the_shortest_way_in_the_undirected_graph(h):
+    graph = dict(networkx.all_pairs_shortest_path_length(networkx.Graph(list(h.parent.items()))))
+    assert h.distances("path").tolist() == [[graph[a][b] for b in h.classes] for a in h.classes]
+
+
+@settings(max_examples=80, deadline=None)
+@given(trees(), st.sampled_from(MEASURES))
+def test_distances_are_symmetric_zero_at_home_and_positive_elsewhere(h, measure):
+    d = h.distances(measure)
+    assert d.shape == (len(h), len(h))
+    np.testing.assert_array_equal(d, d.T)
+    np.testing.assert_array_equal(np.diag(d), 0)
+    assert (d[~np.eye(len(h), dtype=bool)] > 0).all()
+
+
+@settings(max_examples=80, deadline=None)
+@given(trees())
+def test_triangle_inequality_and_ultrametric(h):
+    path, height = h.distances("path"), h.distances("lca_height")
+    assert (path[:, None, :] <= path[:, :, None] + path[None, :, :]).all()  # d(a,c) <= d(a,b) + d(b,c)
+    assert (height[:, None, :] <= np.maximum(height[:, :, None], height[None, :, :])).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(trees(), st.data())
+def test_lca_depth_height(h, data):
+    nodes = st.sampled_from(h.nodes)
+    a, b = data.draw(nodes), data.draw(nodes)
+    assert h.lca(a, b) == h.lca(b, a) == next(n for n in slow_path(h, a) if n in slow_path(h, b))
+    assert h.path_to_root(a) == tuple(slow_path(h, a))
+    assert h.depth(a) == len(slow_path(h, a)) - 1
+    assert h.height(a) == max(slow_path(h, c).index(a) for c in h.classes if a in slow_path(h, c))
+
+
+@settings(max_examples=60, deadline=None)
+@given(trees())
+def test_nested_equals_pairs(h):
+    again = Hierarchy.from_nested({h.root: nested(h, h.root)}, h.classes)
+    assert again.classes == h.classes
+    assert again.parent == h.parent
+    for measure in MEASURES:
+        np.testing.assert_array_equal(again.distances(measure), h.distances(measure))
+
+
+@settings(max_examples=60, deadline=None)
+@given(trees(), st.data())
+def test_subset_keeps_paths_and_wu_palmer(h, data):
+    some = data.draw(st.lists(st.sampled_from(h.classes), min_size=1, unique=True))
+    part = h.subset(some)
+    assert part.classes == tuple(some)
+    labels = [h.label(c) for c in some]
+    for measure in ("path", "wu_palmer"):
+        np.testing.assert_array_equal(part.distances(measure), h.distances(measure)[np.ix_(labels, labels)])
+    assert (part.distances("lca_height") <= h.distances("lca_height")[np.ix_(labels, labels)]).all()
+    assert part.parent == Hierarchy.from_pairs(h.to_pairs(), some).parent
+
+
+@settings(max_examples=60, deadline=None)
+@given(trees())
+def test_order_puts_every_branch_together(h):
+    order = h.order()
+    assert sorted(order) == list(range(len(h)))
+    for node in h.nodes:
+        places = [i for i, label in enumerate(order) if node in slow_path(h, h.classes[label])]
+        assert places == list(range(places[0], places[-1] + 1))
+
+
+@settings(max_examples=60, deadline=None)
+@given(trees())
+def test_compressed_branches_everywhere_and_keeps_the_nesting(h):
+    small = h.compressed()
+    assert small.classes == h.classes
+    if len(h) > 1:
+        assert all(len(kids) > 1 for kids in small.children.values())
+        for a in h.classes:
+            for b in h.classes:
+                assert small.lca(a, b) == h.lca(a, b)
+
+
+@settings(max_examples=30, deadline=None)
+@given(trees())
+def test_save_and_load(tmp_path_factory, h):
+    path = tmp_path_factory.mktemp("h") / "tree.npz"
+    h.save(path)
+    assert Hierarchy.load(path) == h
+    with np.load(path, allow_pickle=False) as file:  # every array readable without pickle
+        assert {key: file[key].dtype.kind for key in file} == dict.fromkeys(file, "U")
+
+
+def test_worked_example():
+    h = Hierarchy.from_pairs(SMALL, ["lion", "tiger", "robin", "pan"])
+    assert h.distances("path").tolist() == [[0, 2, 4, 4], [2, 0, 4, 4], [4, 4, 0, 4], [4, 4, 4, 0]]
+    assert h.distances("lca_height").tolist() == [[0, 1, 2, 3], [1, 0, 2, 3], [2, 2, 0, 3], [3, 3, 3, 0]]
+    assert h.distances("wu_palmer")[0].tolist() == pytest.approx([0, 1 - 6 / 8, 1 - 4 / 8, 1 - 2 / 6])
+    assert h.root == "thing"
+    assert h.names == h.classes
+    assert h.nearest("lion", 2) == [("tiger", 2.0), ("robin", 4.0)]
+    assert Hierarchy.from_pairs(SMALL).classes == ("pan", "lion", "tiger", "robin")
+
+
+def test_what_leads_to_no_class_is_left_out():
+    h = Hierarchy.from_pairs(SMALL, ["lion", "tiger"])
+    assert h.path_to_root("lion") == ("lion", "cat", "animal", "thing")
+    assert set(h.nodes) == {"thing", "animal", "cat", "lion", "tiger"}
+
+
+def test_nested_accepts_lists_and_none():
+    h = Hierarchy.from_nested(
+        {"thing": {"animal": {"cat": ["lion", "tiger"], "bird": ["robin"]}, "pan": None}}
+    )
+    assert {(a, b) for a, b in h.to_pairs()} == set(SMALL)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "classes", "said"),
+    [
+        ([("a", "b"), ("b", "c"), ("c", "a")], None, ["cycle", "'a'", "'b'", "'c'"]),
+        ([("r", "x"), ("a", "b"), ("b", "a")], None, ["cycle", "'a'", "'b'"]),
+        ([("a", "a")], None, ["cycle", "'a'"]),
+        ([("a", "b"), ("c", "d")], None, ["several roots", "'a'", "'c'"]),
+        ([("a", "b"), ("a", "c"), ("b", "d"), ("c", "d")], None, ["'d'", "two parents", "'b'", "'c'"]),
+        ([("a", "b"), ("a", "b")], None, ["'a', 'b'", "twice"]),
+        (SMALL, ["lion", "lion"], ["'lion'", "twice"]),
+        (SMALL, ["lion", "unicorn"], ["'unicorn'"]),
+        (SMALL, ["lion", "cat"], ["'cat'", "no leaf", "'lion'"]),
+        (SMALL, ["cat"], ["'cat'", "no leaf"]),
+        (SMALL, [], ["no classes"]),
+        (SMALL, "lion", ["'lion'", "list"]),
+        (SMALL, ["lion", 3], ["3", "string"]),
+        ([], None, ["no pairs"]),
+        ([("a", "")], None, ["''"]),
+        ([("a", "b", "c")], None, ["no pair"]),
+        (["ab"], None, ["no pair"]),
+    ],
+)
+def test_mistakes_name_the_offender(pairs, classes, said):
+    with pytest.raises(CkfrError) as caught:
+        Hierarchy.from_pairs(pairs, classes)
+    for word in said:
+        assert word in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_other_mistakes():
+    h = Hierarchy.from_pairs(SMALL)
+    for call, word in [
+        (lambda: h.distances("euclid"), "euclid"),
+        (lambda: h.subset(["lion", "dodo"]), "dodo"),
+        (lambda: h.subset(["lion", "lion"]), "twice"),
+        (lambda: h.lca("lion", "dodo"), "dodo"),
+        (lambda: h.depth("dodo"), "dodo"),
+        (lambda: h.label("cat"), "'cat'"),
+        (lambda: Hierarchy.from_nested({"a": None, "b": None}), "several roots"),
+        (lambda: Hierarchy.from_nested({"a": {"b": 3}}), "'b'"),
+        (lambda: Hierarchy.from_nested({}), "empty"),
+        (lambda: Hierarchy.from_pairs(SMALL, inner="maybe"), "maybe"),
+        (lambda: Hierarchy.from_wordnet(["n02129165", "n99999999"]), "n99999999"),
+        (lambda: Hierarchy.from_wordnet(["n02129165", "n02129165"]), "twice"),
+        (lambda: Hierarchy.from_wordnet([]), "no classes"),
+        (lambda: Hierarchy.from_wordnet(["n00001740"]), "root"),
+        (lambda: Hierarchy.from_wordnet(["n02129165"], rule="last"), "last"),
+    ]:
+        with pytest.raises(CkfrError, match=word):
+            call()
+
+
+def test_an_inner_class_becomes_a_leaf_when_asked():
+    pairs = [("sea", "whale"), ("whale", "dolphin"), ("whale", "orca"), ("sea", "seal")]
+    h = Hierarchy.from_pairs(pairs, ["whale", "dolphin", "seal"], inner="leaf")
+    assert h.classes == ("whale", "dolphin", "seal")
+    assert h.parent == {"whale+": "sea", "whale": "whale+", "dolphin": "whale+", "seal": "sea"}
+    assert h.name("whale+") == "whale (all)"
+    assert h.distances("lca_height")[0].tolist() == [0, 1, 2]
+    root_too = Hierarchy.from_pairs(pairs, ["sea", "seal"], inner="leaf")
+    assert root_too.parent == {"seal": "sea+", "sea": "sea+"}
+
+
+def test_deep_trees_need_no_recursion():
+    deep = 5000
+    pairs = [(f"n{k}", f"n{k + 1}") for k in range(deep)] + [("n0", "pan")]
+    h = Hierarchy.from_pairs(pairs)
+    assert h.distances("path").tolist() == [[0, deep + 1], [deep + 1, 0]]
+    assert h.height("n0") == h.depth(f"n{deep}") == deep
+    assert h.compressed().to_pairs() == [("n0", f"n{deep}"), ("n0", "pan")]
+
+
+def test_one_class_alone():
+    for h in (Hierarchy.from_pairs([("thing", "lion")]), Hierarchy.from_wordnet(["n02129165"])):
+        assert [h.distances(measure).tolist() for measure in MEASURES] == [[[0]]] * 3
+        assert h.order().tolist() == [0]
+        assert h.nearest(h.classes[0]) == []
+
+
+def test_attributes_cannot_be_replaced():
+    h = Hierarchy.from_pairs(SMALL)
+    with pytest.raises(AttributeError):
+        h.classes = ("dodo",)
+
+
+def test_load_refuses_what_is_no_tree(tmp_path):
+    for name, write in {
+        "text.npz": lambda p: p.write_text("hello"),
+        "other.npz": lambda p: np.savez(p, x=np.arange(3)),
+        "pickle.npz": lambda p: np.savez(p, classes=np.array([{}], dtype=object), child=1, parent=1, names=1),
+        "uneven.npz": lambda p: np.savez(p, classes=["a"], child=["a"], parent=["r", "r"], names="{}"),
+        "listed.npz": lambda p: np.savez(p, classes=["a"], child=["a"], parent=["r"], names="[1]"),
+    }.items():
+        write(tmp_path / name)
+        with pytest.raises(CkfrError, match=name):
+            Hierarchy.load(tmp_path / name)
+    with pytest.raises(CkfrError, match="no file"):
+        Hierarchy.load(tmp_path / "missing.npz")
+
+
+def test_a_hierarchy_survives_pickling():
+    """Data loaders that spawn their workers send it through pickle."""
+    h = Hierarchy.from_pairs(SMALL)
+    h.distances()
+    assert pickle.loads(pickle.dumps(h)) == h
+
+
+# ------------------------------------------------------------------------------------------------
+# The original demo's distances
+
+
+def table(h: Hierarchy, number=float) -> dict[str, float]:
+    d = h.distances()
+    return {f"{a}-{b}": number(d[i, j]) for i, a in enumerate(h.classes) for j, b in enumerate(h.classes)}
+
+
+@pytest.mark.parametrize("number", [float, int, np.float64, np.float32, np.int64])
+def test_pseudo_distances_are_read_back(tmp_path, number):
+    h = Hierarchy.from_wordnet(wordnet.class_list("mini-imagenet")[:12])
+    np.save(tmp_path / "d.npy", table(h, number), allow_pickle=True)
+    classes, matrix = load_pseudo_distances(tmp_path / "d.npy")
+    assert classes == tuple(sorted(h.classes))
+    np.testing.assert_array_equal(matrix, h.subset(classes).distances())
+    assert matrix.dtype == np.float32
+    chosen, part = load_pseudo_distances(tmp_path / "d.npy", [h.classes[5], h.classes[2]])
+    assert chosen == (h.classes[5], h.classes[2])
+    assert part[0, 1] == h.distances()[5, 2]
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_every_pickle_protocol_is_read(tmp_path, protocol):
+    array = np.array(table(Hierarchy.from_pairs(SMALL), np.float64), dtype=object)
+    with open(tmp_path / "d.npy", "wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|O", "fortran_order": False, "shape": ()})
+        pickle.dump(array, file, protocol=protocol)
+    classes, matrix = load_pseudo_distances(tmp_path / "d.npy")
+    assert classes == ("lion", "pan", "robin", "tiger")
+    assert matrix[0].tolist() == [0, 4, 4, 2]
+
+
+class Payload:
+    """Runs a command when unpickled by an ordinary unpickler."""
+
+    def __init__(self, function, *arguments):
+        self.call = (function, arguments)
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize("place", ["value", "key", "whole"])
+def test_a_malicious_pickle_is_refused_unexecuted(tmp_path, place):
+    mark = tmp_path / "executed"
+    payload = Payload(os.system, f"touch {mark}")
+    content = {"value": {"a-b": payload}, "key": {"a-b": 1.0, ("x", payload): 1.0}, "whole": payload}[place]
+    array = np.empty((), dtype=object)
+    array[()] = content
+    np.save(tmp_path / "d.npy", array, allow_pickle=True)
+    with pytest.raises(CkfrError, match=r"refused.*system"):
+        load_pseudo_distances(tmp_path / "d.npy")
+    assert not mark.exists()
+    np.load(tmp_path / "d.npy", allow_pickle=True)  # the payload is live: an ordinary load does run it
+    assert mark.exists()
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        Payload(eval, "1+1"),
+        Payload(getattr, {}, "keys"),
+        Payload(np.frombuffer, b"12345678"),
+        Payload(np.load, "x.npy"),
+        np.arange(3),
+        np.array(["x"], dtype=object),
+        {1, 2},
+        Hierarchy.from_pairs(SMALL),
+    ],
+)
+def test_anything_but_plain_data_is_refused(tmp_path, payload):
+    np.save(tmp_path / "d.npy", {"a-b": payload}, allow_pickle=True)
+    with pytest.raises(CkfrError, match=r"refused|expected a number"):
+        load_pseudo_distances(tmp_path / "d.npy")
+
+
+def test_a_pickle_cannot_change_the_functions_it_names(tmp_path):
+    """A BUILD on a global would patch it for the whole process; here it is refused."""
+    with open(tmp_path / "d.npy", "wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|O", "fortran_order": False, "shape": ()})
+        file.write(b"cnumpy\ndtype\n(N}S'number'\nI1\nstb.")
+    with pytest.raises(CkfrError, match="refused"):
+        load_pseudo_distances(tmp_path / "d.npy")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"lion-tiger": None}, "lion-tiger"),
+        ({"tiger-lion": None}, "tiger-lion"),
+        ({"lion-tiger": 9.0}, "symmetric.*tiger-lion"),
+        ({"lion-lion": 1.0}, "lion-lion"),
+        ({"lion-tiger": -1.0, "tiger-lion": -1.0}, "-1.0 for"),
+        ({"lion-tiger": float("nan")}, "nan for"),
+        ({"lion": 1.0}, "key 'lion'"),
+        ({"lion-tiger-pan": 1.0}, "lion-tiger-pan"),
+        ({"lion-tiger": "far"}, "str for 'lion-tiger'"),
+        ({"lion-tiger": True}, "bool"),
+        ({3: 1.0}, "key 3"),
+    ],
+)
+def test_faulty_tables_are_named(tmp_path, change, said):
+    content = table(Hierarchy.from_pairs(SMALL))
+    content.update(change)
+    np.save(tmp_path / "d.npy", {k: v for k, v in content.items() if v is not None}, allow_pickle=True)
+    with pytest.raises(CkfrError, match=said):
+        load_pseudo_distances(tmp_path / "d.npy")
+
+
+def test_missing_self_pairs_count_as_zero(tmp_path):
+    content = {k: v for k, v in table(Hierarchy.from_pairs(SMALL)).items() if len(set(k.split("-"))) == 2}
+    np.save(tmp_path / "d.npy", content, allow_pickle=True)
+    assert np.diag(load_pseudo_distances(tmp_path / "d.npy")[1]).tolist() == [0, 0, 0, 0]
+
+
+def test_other_files_are_refused(tmp_path):
+    np.save(tmp_path / "numbers.npy", np.eye(3))
+    np.save(tmp_path / "list.npy", np.array(None, dtype=object), allow_pickle=True)
+    np.save(tmp_path / "empty.npy", {}, allow_pickle=True)
+    (tmp_path / "text.npy").write_text("hello")
+    np.save(tmp_path / "cut.npy", {"a-b": 1.0, "b-a": 1.0}, allow_pickle=True)
+    (tmp_path / "cut.npy").write_bytes((tmp_path / "cut.npy").read_bytes()[:-20])
+    for name in ("numbers", "list", "empty", "text", "cut", "missing"):
+        with pytest.raises(CkfrError, match=f"{name}.npy"):
+            load_pseudo_distances(tmp_path / f"{name}.npy")
+    np.save(tmp_path / "good.npy", table(Hierarchy.from_pairs(SMALL)), allow_pickle=True)
+    with pytest.raises(CkfrError, match="dodo"):
+        load_pseudo_distances(tmp_path / "good.npy", ["lion", "dodo"])
+    with pytest.raises(CkfrError, match="twice"):
+        load_pseudo_distances(tmp_path / "good.npy", ["lion", "lion"])

@@ -1,0 +1,209 @@
+"""Free points: the loss moves them where it should, the released line elsewhere, and both repeatably."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import pearsonr
+
+from ckfr_helpers import metrics
+from ckfr_helpers.losses import aligned_triplet_loss, latent_distances, sampled_triplet_loss
+from ckfr_helpers.losses.arrangement import (
+    FRAMES,
+    Setting,
+    arrange,
+    measure_alignment,
+    offset_share,
+    released_line_loss,
+    small_trees,
+    uninformative_share,
+)
+from ckfr_helpers.runtime import CkfrError
+
+TREE = small_trees()["balanced"].distances("path")
+# The term alone, with a coordinate for every edge and more: an exact arrangement exists.
+ROOMY = dict(cross_entropy=False, dimensions=16, steps=300, learning_rate=0.05)
+
+
+def distances(size: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    latent = latent_distances(torch.randn(size, 3, generator=generator, dtype=torch.float64))
+    labels = torch.randint(3, (size,), generator=generator)
+    heights = torch.tensor([[0.0, 1, 3], [1, 0, 2], [3, 2, 0]], dtype=torch.float64)
+    return latent, heights[labels][:, labels]
+
+
+@given(st.integers(3, 7), st.integers(0, 10_000))
+@settings(max_examples=30, deadline=None)
+def test_released_line_is_the_aligned_term_with_the_wrong_label(size, seed):
+    latent, knowledge = distances(size, seed)
+    terms = []
+    for a, p, n in itertools.permutations(range(size), 3):
+        delta_ap = float(knowledge[a, p])
+        delta_an = delta_ap  # the line: the third label is read with the second image's index
+        terms.append(abs(float(latent[a, p]) * delta_an - float(latent[a, n]) * delta_ap))
+    assert float(released_line_loss(latent, knowledge)) == pytest.approx(np.mean(terms), abs=1e-12)
+    triplets = torch.tensor(list(itertools.permutations(range(size), 3)))
+    assert float(released_line_loss(latent, knowledge, triplets)) == pytest.approx(np.mean(terms), abs=1e-12)
+
+
+def test_released_line_agrees_with_the_stated_term_only_where_both_knowledge_distances_are_equal():
+    latent, _ = distances(6, 1)
+    flat = 1.0 - torch.eye(6, dtype=torch.float64)
+    assert float(released_line_loss(latent, flat)) == pytest.approx(float(aligned_triplet_loss(latent, flat)))
+    latent, knowledge = distances(6, 1)
+    assert float(released_line_loss(latent, knowledge)) != pytest.approx(
+        float(aligned_triplet_loss(latent, knowledge)), rel=0.05
+    )
+
+
+def test_released_line_never_reads_the_third_label():
+    latent, knowledge = distances(5, 2)
+    triplet = torch.tensor([[0, 1, 2]])
+    changed = knowledge.clone()
+    changed[0, 2] += 10
+    assert released_line_loss(latent, changed, triplet) == released_line_loss(latent, knowledge, triplet)
+    assert sampled_triplet_loss(latent, changed, triplet) != sampled_triplet_loss(latent, knowledge, triplet)
+
+
+def test_released_line_without_triplets_is_zero():
+    assert released_line_loss(torch.zeros(2, 2), torch.zeros(2, 2)) == 0
+    assert released_line_loss(torch.ones(4, 4), torch.ones(4, 4), torch.zeros(0, 3, dtype=torch.long)) == 0
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_stated_term_finds_the_tree_and_the_released_line_does_not(seed):
+    stated = arrange(TREE, Setting(seed=seed, **ROOMY)).alignment
+    released = arrange(TREE, Setting(seed=seed, term="released", **ROOMY)).alignment
+    assert stated.pearson > 0.99
+    assert stated.pearson_between > 0.99
+    assert stated.same_to_different < 0.05  # its catch: classes collapse
+    assert abs(released.pearson) < 0.4
+    assert released.same_to_different > 0.8  # all pairs about equally far, of one class or of two
+
+
+def test_sampled_triplets_go_the_same_way():
+    stated = arrange(TREE, Setting(sampled=True, **ROOMY)).alignment
+    released = arrange(TREE, Setting(sampled=True, term="released", **ROOMY)).alignment
+    assert stated.pearson > 0.9 > 0.4 > abs(released.pearson)
+
+
+def test_alpha_brings_the_tree_into_the_plane():
+    without, some = (arrange(TREE, Setting(alpha=alpha)) for alpha in (0.0, 20.0))
+    assert without.accuracy == 1.0
+    assert some.alignment.pearson > without.alignment.pearson + 0.2
+    assert some.alignment.pearson_between > without.alignment.pearson_between + 0.4
+
+
+def test_equal_settings_repeat_and_every_term_starts_alike():
+    a, b = (arrange(TREE, Setting(steps=20)) for _ in range(2))
+    np.testing.assert_array_equal(a.frames, b.frames)
+    other = arrange(TREE, Setting(steps=20, term="released", sampled=True))
+    np.testing.assert_array_equal(a.frames[0], other.frames[0])
+    assert not np.allclose(a.latents, other.latents)
+    assert not np.array_equal(a.frames[0], arrange(TREE, Setting(steps=20, seed=1)).frames[0])
+
+
+def test_what_an_arrangement_holds():
+    result = arrange(TREE, Setting(steps=40, per_class=2, dimensions=3, ell=2.0))
+    size = 2 * len(TREE)
+    assert result.frames.shape == (FRAMES, size, 3)
+    assert result.labels.tolist() == [label for label in range(len(TREE)) for _ in range(2)]
+    np.testing.assert_array_equal(result.knowledge, TREE[np.ix_(result.labels, result.labels)])
+    assert {len(values) for values in result.history.values()} == {40}
+    # ell = 2: the mean squared difference of the standardised latents, written out.
+    z = result.latents
+    expected = ((z[:, None] - z[None]) ** 2).mean(-1)
+    np.testing.assert_allclose(result.latent, expected, rtol=1e-4, atol=1e-5)
+    assert z.mean() == pytest.approx(0, abs=1e-5)
+    assert z.std(ddof=1) == pytest.approx(1, rel=1e-4)
+    course = result.course()
+    assert len(course) == len(result.frame_steps) == FRAMES
+    assert (result.frame_steps[0], result.frame_steps[-1]) == (0, 40)
+    assert course[0] == measure_alignment(result.start, result.knowledge)
+    assert course[-1] == result.alignment
+
+
+def test_threads_are_given_back():
+    before = torch.get_num_threads()
+    arrange(TREE, Setting(steps=2))
+    assert torch.get_num_threads() == before
+
+
+def test_without_cross_entropy_there_is_no_accuracy():
+    result = arrange(TREE, Setting(cross_entropy=False, steps=2))
+    assert math.isnan(result.accuracy)
+    assert np.isnan(result.history["cross_entropy"]).all()
+
+
+def test_alignment_against_scipy():
+    latent, knowledge = (m.numpy() for m in distances(9, 4))
+    pairs = [(a, b) for a, b in itertools.combinations(range(9), 2)]
+    d, delta = np.array([latent[p] for p in pairs]), np.array([knowledge[p] for p in pairs])
+    found = measure_alignment(latent, knowledge)
+    assert found.pearson == pytest.approx(pearsonr(d, delta).statistic)
+    assert found.pearson_between == pytest.approx(pearsonr(d[delta > 0], delta[delta > 0]).statistic)
+    assert found.same_to_different == pytest.approx(d[delta == 0].mean() / d[delta > 0].mean())
+
+
+def test_alignment_is_the_one_that_trained_models_are_measured_with():
+    result = arrange(TREE, Setting(steps=10, ell=1.5))
+    expected = metrics.alignment(result.latents, result.labels, TREE, ell=1.5)["pearson"]
+    assert result.alignment.pearson_between == pytest.approx(expected, abs=1e-4)
+
+
+def test_alignment_with_a_constant_is_undefined():
+    flat = 1.0 - np.eye(4)
+    found = measure_alignment(np.abs(np.subtract.outer(np.arange(4.0), np.arange(4.0))), flat)
+    assert math.isnan(found.pearson)
+    assert math.isnan(found.same_to_different)
+
+
+@given(st.integers(2, 6), st.integers(0, 10_000))
+@settings(max_examples=30, deadline=None)
+def test_uninformative_share_against_enumeration(classes, seed):
+    matrix = np.random.default_rng(seed).integers(0, 3, (classes, classes)).astype(float)
+    triples = itertools.product(range(classes), repeat=3)
+    equal = [matrix[a, p] == matrix[a, n] for a, p, n in triples]
+    assert uninformative_share(matrix) == pytest.approx(np.mean(equal))
+
+
+def test_a_shared_offset_takes_the_variance_and_shrinks_every_distance():
+    z = np.random.default_rng(0).normal(size=(50, 2))
+    far = z + np.array([30, -30])
+    assert offset_share(z) < 0.1
+    assert offset_share(far) > 0.99
+    near, shrunk = (latent_distances(torch.from_numpy(x)).mean() for x in (z, far))
+    assert shrunk < near / 20
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(alpha=-1), "alpha"),
+        (dict(alpha=float("nan")), "alpha"),
+        (dict(ell=0), "ell"),
+        (dict(term="other"), "term"),
+        (dict(steps=0), "steps"),
+        (dict(per_class=0), "per_class"),
+        (dict(alpha=0, cross_entropy=False), "cross-entropy"),
+    ],
+)
+def test_impossible_settings_are_named(options, message):
+    with pytest.raises(CkfrError, match=message):
+        Setting(**options)
+
+
+@pytest.mark.parametrize("matrix", [np.zeros((2, 3)), np.full((3, 3), np.nan)])
+def test_distances_must_be_a_finite_square(matrix):
+    with pytest.raises(CkfrError, match="finite square"):
+        arrange(matrix, Setting())
+
+
+def test_two_points_are_too_few():
+    with pytest.raises(CkfrError, match="2 points"):
+        arrange(1 - np.eye(2), Setting(per_class=1))

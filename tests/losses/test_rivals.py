@@ -1,0 +1,314 @@
+"""Every loss to compare with, against the formula walked by hand, and what must hold for any tree."""
+
+import itertools
+import math
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from ckfr_helpers.hierarchy import Hierarchy
+from ckfr_helpers.losses import AlignedTripletLoss
+from ckfr_helpers.losses.rivals import (
+    METHODS,
+    HierarchicalCrossEntropy,
+    ProxyAnchor,
+    SoftLabels,
+    check_method,
+    make_loss,
+)
+from ckfr_helpers.runtime import CkfrError
+
+# Branchings of two and three, a class beside a group, and chains of one child above a leaf, in the middle
+# and above the first branching.
+TREE = Hierarchy.from_nested(
+    {
+        "entity": {
+            "thing": {
+                "animal": {
+                    "cat": {"wild cat": ["lion", "tiger"]},
+                    "dog": {"hound": ["beagle"]},
+                    "fish": None,
+                },
+                "tool": {"pan": {"wok": ["steel wok"]}, "saw": ["handsaw"]},
+            }
+        }
+    }
+)
+FLAT = Hierarchy.from_nested({"thing": ["a", "b", "c", "d"]})
+
+
+@st.composite
+def trees(draw) -> Hierarchy:
+    """Any shape: every new node hangs below an earlier one; what ends up without children is a class."""
+    size = draw(st.integers(2, 14))
+    parents = [draw(st.integers(0, node - 1)) for node in range(1, size)]
+    pairs = [(f"n{above}", f"n{below}") for below, above in enumerate(parents, start=1)]
+    leaves = [f"n{node}" for node in range(1, size) if node not in parents]
+    return Hierarchy.from_pairs(pairs, draw(st.permutations(leaves)))
+
+
+def batch(classes: int, size: int = 9, features: int = 5, seed: int = 0, spread: float = 3.0):
+    generator = torch.Generator().manual_seed(seed)
+    latents = torch.randn(size, features, generator=generator, dtype=torch.float64)
+    logits = spread * torch.randn(size, classes, generator=generator, dtype=torch.float64)
+    return latents, logits, torch.randint(classes, (size,), generator=generator)
+
+
+def walked_hxe(
+    tree: Hierarchy, logits: torch.Tensor, labels: torch.Tensor, alpha: float, level: str
+) -> float:
+    """The paper's sum, one picture and one edge at a time, on probabilities."""
+    below = {node: [leaf for leaf in tree.classes if node in tree.path_to_root(leaf)] for node in tree.nodes}
+    total = 0.0
+    for row, label in zip(logits.numpy(), labels.tolist(), strict=True):
+        chance = np.exp(row - row.max())
+        chance /= chance.sum()
+        p = {node: sum(chance[tree.label(leaf)] for leaf in below[node]) for node in tree.nodes}
+        path = tree.path_to_root(tree.classes[label])
+        for node, parent in itertools.pairwise(path):
+            h = len(tree.path_to_root(node)) - 1 if level == "depth" else tree.height(node)
+            total -= math.exp(-alpha * h) * math.log(p[node] / p[parent])
+    return total / len(labels)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.1, 0.5, 2.0])
+@pytest.mark.parametrize("level", ["depth", "height"])
+def test_hxe_is_the_walk_over_the_tree(alpha, level):
+    _, logits, labels = batch(len(TREE))
+    value = HierarchicalCrossEntropy(TREE, alpha, level)(logits, labels)
+    assert float(value) == pytest.approx(walked_hxe(TREE, logits, labels, alpha, level), rel=1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    tree=trees(),
+    seed=st.integers(0, 999),
+    alpha=st.floats(0, 1.5),
+    level=st.sampled_from(["depth", "height"]),
+)
+def test_hxe_is_the_walk_on_any_tree(tree, seed, alpha, level):
+    _, logits, labels = batch(len(tree), size=4, seed=seed)
+    value = HierarchicalCrossEntropy(tree, alpha, level)(logits, labels)
+    expected = walked_hxe(tree, logits, labels, alpha, level)
+    assert float(value) == pytest.approx(expected, rel=1e-6, abs=1e-9)
+
+
+@settings(max_examples=30, deadline=None)
+@given(tree=trees(), seed=st.integers(0, 999))
+def test_hxe_without_discount_is_cross_entropy_on_any_tree(tree, seed):
+    _, logits, labels = batch(len(tree), seed=seed)
+    mine, plain = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    value = HierarchicalCrossEntropy(tree, 0.0)(mine, labels)
+    expected = nn.functional.cross_entropy(plain, labels)
+    torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-12)
+    value.backward()
+    expected.backward()
+    torch.testing.assert_close(mine.grad, plain.grad, rtol=1e-9, atol=1e-12)
+
+
+def test_hxe_of_a_flat_tree_is_cross_entropy_times_one_weight():
+    _, logits, labels = batch(4)
+    value = HierarchicalCrossEntropy(FLAT, 0.7)(logits, labels)  # every class stands one edge below the root
+    assert float(value) == pytest.approx(math.exp(-0.7) * float(nn.functional.cross_entropy(logits, labels)))
+
+
+def test_hxe_prefers_the_near_mistake():
+    """Sure of the tiger where there is a lion costs less than sure of the wok, by more the larger alpha."""
+    lion, tiger, wok = (TREE.label(name) for name in ("lion", "tiger", "steel wok"))
+    near, far = torch.zeros(1, len(TREE)), torch.zeros(1, len(TREE))
+    near[0, tiger] = far[0, wok] = 6.0
+    truth = torch.tensor([lion])
+    ratios = [float(loss(far, truth) / loss(near, truth)) for loss in map(hxe, (0.0, 0.2, 1.0))]
+    assert ratios[0] == pytest.approx(1)
+    assert ratios[0] < ratios[1] < ratios[2]
+
+
+def hxe(alpha: float) -> HierarchicalCrossEntropy:
+    return HierarchicalCrossEntropy(TREE, alpha)
+
+
+def test_hxe_stays_finite_where_probabilities_underflow():
+    logits = torch.full((2, len(TREE)), -1e4)
+    logits[:, 0] = 1e4  # every other leaf has probability 0 in any floating point type
+    logits.requires_grad_()
+    labels = torch.tensor([TREE.label("handsaw"), 0])
+    value = hxe(0.3)(logits, labels)
+    value.backward()
+    assert torch.isfinite(logits.grad).all()
+    assert 1e3 < float(value.detach()) < float("inf")
+    assert hxe(0.3)(logits[1:], labels[1:]) == 0
+
+
+@pytest.mark.parametrize("beta", [0.0, 1.0, 10.0])
+def test_soft_labels_are_the_formula(beta):
+    _, logits, labels = batch(len(TREE))
+    heights = [[TREE.height(TREE.lca(a, b)) for b in TREE.classes] for a in TREE.classes]
+    largest = max(map(max, heights))
+    total = 0.0
+    for row, label in zip(logits.numpy(), labels.tolist(), strict=True):
+        credit = [math.exp(-beta * h / largest) for h in heights[label]]
+        logs = row - row.max() - math.log(np.exp(row - row.max()).sum())
+        total -= sum(c / sum(credit) * log for c, log in zip(credit, logs, strict=True))
+    assert float(SoftLabels(TREE, beta)(logits, labels)) == pytest.approx(total / len(labels), rel=1e-6)
+
+
+@settings(max_examples=30, deadline=None)
+@given(tree=trees(), beta=st.floats(0, 40))
+def test_soft_labels_give_more_to_the_nearer(tree, beta):
+    targets = SoftLabels(tree, beta).targets
+    torch.testing.assert_close(targets.sum(1), torch.ones(len(tree)))
+    heights = torch.from_numpy(tree.distances("lca_height"))
+    order = heights.argsort(dim=1)
+    assert (targets.gather(1, order).diff(dim=1) <= 1e-7).all()
+
+
+def test_sharp_soft_labels_are_cross_entropy():
+    _, logits, labels = batch(len(TREE))
+    expected = nn.functional.cross_entropy(logits, labels)
+    torch.testing.assert_close(SoftLabels(TREE, 1e4)(logits, labels), expected)
+
+
+def test_proxy_anchor_is_the_papers_formula():
+    """Kim et al., equation 4, one proxy at a time."""
+    latents, _, labels = batch(6, size=12)
+    labels[labels == 5] = 0  # a class without a picture in the batch
+    term = ProxyAnchor(6, 5, weight=0.7, margin=0.2, scale=16.0)
+    proxies = term.loss.proxies.detach().double().numpy()
+    points = latents.numpy()
+    positive = negative = 0.0
+    for label, proxy in enumerate(proxies):
+        cosine = points @ proxy / np.linalg.norm(points, axis=1) / np.linalg.norm(proxy)
+        own = labels.numpy() == label
+        positive += math.log(1 + np.exp(-16 * (cosine[own] - 0.2)).sum())
+        negative += math.log(1 + np.exp(16 * (cosine[~own] + 0.2)).sum())
+    present = len(set(labels.tolist()))
+    assert term(latents, labels).item() == pytest.approx(0.7 * (positive / present + negative / 6), rel=1e-5)
+
+
+@pytest.mark.parametrize("rate", [1.0, 50.0])
+def test_proxies_move_as_much_faster_as_asked(rate):
+    latents, _, labels = batch(4)
+    term = ProxyAnchor(4, 5, proxy_rate=rate)
+    before = term.loss.proxies.detach().clone()
+    optimizer = torch.optim.Adam(term.parameters(), lr=1e-3)
+    term(latents.float(), labels).backward()
+    optimizer.step()
+    moved = (term.loss.proxies.detach() - before).abs()
+    assert float(moved.median()) == pytest.approx(1e-3 * rate, rel=0.02)
+
+
+def test_proxies_are_learnt_and_pull_a_class_together():
+    torch.manual_seed(0)
+    objective = make_loss("proxy-anchor", FLAT, embed_dim=5, proxy_rate=1)
+    latents = nn.Parameter(torch.randn(24, 5))
+    labels = torch.arange(24) % 4
+    optimizer = torch.optim.Adam([latents, *objective.parameters()], lr=3e-2)
+    for _ in range(300):
+        optimizer.zero_grad()
+        objective.metric(latents, labels).backward()
+        optimizer.step()
+    unit = nn.functional.normalize(latents.detach(), dim=1)
+    same = labels[:, None] == labels[None]
+    cosine = unit @ unit.T
+    assert float(cosine[same].mean()) > 0.8
+    assert float(cosine[~same].mean()) < 0
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_gradients_of_every_objective(method):
+    latents, logits, labels = batch(len(TREE), size=6)
+    objective = make_loss(method, TREE, embed_dim=5).double()
+    if method == "proxy-anchor":  # built in float32; the rest keeps its tables so
+        objective.metric.loss.double()
+
+    def total(z: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        return objective.total(z, scores, labels)
+
+    inputs = (latents.requires_grad_(), logits.requires_grad_())
+    assert torch.autograd.gradcheck(total, inputs, eps=1e-6, atol=1e-5, check_undefined_grad=False)
+
+
+@settings(max_examples=25, deadline=None)
+@given(tree=trees(), seed=st.integers(0, 99), method=st.sampled_from(sorted(METHODS)))
+def test_no_loss_depends_on_the_order_of_pictures_or_on_a_shift_of_the_logits(tree, seed, method):
+    latents, logits, labels = batch(len(tree), seed=seed)
+    torch.manual_seed(0)
+    objective = make_loss(method, tree, embed_dim=5)
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    value = objective.total(latents, logits, labels)
+    close = {"rtol": 1e-6, "atol": 1e-6}
+    torch.testing.assert_close(objective.total(latents[order], logits[order], labels[order]), value, **close)
+    torch.testing.assert_close(objective.total(latents, logits + 7.5, labels), value, **close)
+    assert value.item() >= 0
+
+
+def test_cross_entropy_and_ckfr_are_what_they_always_were():
+    latents, logits, labels = batch(len(TREE))
+    plain = nn.functional.cross_entropy(logits, labels)
+    torch.testing.assert_close(make_loss("cross-entropy", TREE).total(latents, logits, labels), plain)
+    term = AlignedTripletLoss(7.0, 1.5, 0.3 * TREE.distances("wu_palmer"))
+    objective = make_loss("ckfr", TREE, measure="wu_palmer", knowledge_scale=0.3, alpha=7.0, ell=1.5)
+    torch.testing.assert_close(objective.total(latents, logits, labels), plain + term(latents, labels))
+    torch.testing.assert_close(objective.distances, term.distances)
+    torch.testing.assert_close(objective(latents, labels), term(latents, labels))
+    assert make_loss("hxe", TREE)(latents, labels) == 0
+    assert [make_loss(m, TREE, embed_dim=5).alpha for m in ("ckfr", "hxe", "proxy-anchor")] == [20, 0, 1]
+
+
+def test_given_distances_replace_the_measure():
+    other = np.ones((4, 4)) - np.eye(4)
+    assert np.allclose(make_loss("ckfr", FLAT, knowledge=other, knowledge_scale=2.0).distances, 2 * other)
+
+
+def test_half_precision_inputs_are_computed_in_float32():
+    latents, logits, labels = batch(len(TREE))
+    for method in METHODS:
+        torch.manual_seed(0)
+        objective = make_loss(method, TREE, embed_dim=5)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            value = objective.total(latents.bfloat16(), logits.bfloat16(), labels)
+        assert value.dtype == torch.float32, method
+        expected = objective.total(latents.bfloat16().float(), logits.bfloat16().float(), labels)
+        torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-5)
+        assert all(p.dtype == torch.float32 for p in objective.parameters())
+
+
+@pytest.mark.parametrize(
+    ("method", "parameters", "says"),
+    [
+        ("hxee", {}, "Did you mean 'hxe'"),
+        ("hxe", {"alhpa": 1}, "Did you mean 'alpha'"),
+        ("cross-entropy", {"alpha": 1}, "takes none"),
+        ("hxe", {"alpha": -1}, "alpha is -1"),
+        ("hxe", {"level": "deep"}, "level is 'deep'"),
+        ("soft-labels", {"beta": float("inf")}, "beta is inf"),
+        ("soft-labels", {"beta": "10"}, "beta is '10'"),
+        ("proxy-anchor", {"proxy_rate": 0}, "proxy_rate is 0"),
+        ("ckfr", {"ell": 0}, "ell is 0"),
+    ],
+)
+def test_wrong_requests_are_told_in_one_sentence(method, parameters, says):
+    with pytest.raises(CkfrError, match=says) as caught:
+        make_loss(method, TREE, embed_dim=5, **parameters)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_embed_dim_batch_and_package_are_told(monkeypatch):
+    with pytest.raises(CkfrError, match="embed_dim"):
+        make_loss("proxy-anchor", TREE)
+    with pytest.raises(CkfrError, match=r"expected \(B, 4\)"):
+        make_loss("hxe", FLAT).total(torch.zeros(2, 3), torch.zeros(2, 5), torch.zeros(2, dtype=torch.long))
+    monkeypatch.setitem(sys.modules, "pytorch_metric_learning.losses", None)
+    with pytest.raises(CkfrError, match="pip install pytorch-metric-learning"):
+        make_loss("proxy-anchor", TREE, embed_dim=5)
+
+
+def test_defaults_are_filled_in():
+    assert check_method("ckfr", {"alpha": 3}) == {"alpha": 3, "ell": 1.2}
+    assert check_method("hxe", {}) == {"alpha": 0.1, "level": "depth"}
+    assert set(METHODS["proxy-anchor"]) == {"weight", "margin", "scale", "proxy_rate"}

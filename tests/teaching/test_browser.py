@@ -1,0 +1,103 @@
+"""Panels as a reader meets them: JupyterLab in Chromium, sliders moved by mouse and by keyboard."""
+
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "tools"))
+import lab_panel  # noqa: E402
+
+# One line for each notebook with a panel: its number, and the slider that is moved.
+PANELS = [
+    pytest.param("02", "alpha", id="02"),
+    pytest.param("03", "alpha", id="03", marks=pytest.mark.photos),
+    pytest.param("04", "alpha", id="04", marks=pytest.mark.photos),
+]
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        lab_panel.chromium() is None,
+        reason="no Chromium here (Debian: apt-get install chromium); the panels are not tried in a browser",
+    ),
+]
+
+
+def until(condition, what: str, seconds: float = 300) -> None:
+    """Wait for a condition, and fail with a sentence."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"{what}: not within {seconds:g} s"
+        time.sleep(0.05)
+
+
+def settled(panel: lab_panel.OpenPanel, control: str) -> bool:
+    """The kernel knows of the newest move, computes nothing more, and the page shows what it found."""
+    numbers = panel.evaluate("(panel.wait(), panel.view.numbers)[1]")
+    return panel.numbers == numbers and float(panel.readout(control)) == value(panel, control)
+
+
+def first_line(text: str) -> str:
+    return text.splitlines()[0]
+
+
+def own_numbers(panel: lab_panel.OpenPanel) -> str:
+    """The computing function alone, called with the values of the controls."""
+    call = "panel.compute(**{name: control.value for name, control in panel.controls.items()}).numbers"
+    return first_line(panel.evaluate(call))
+
+
+def height(panel: lab_panel.OpenPanel) -> float:
+    box = panel.root.bounding_box()
+    assert box is not None
+    return box["height"]
+
+
+def value(panel: lab_panel.OpenPanel, control: str) -> float:
+    return panel.evaluate(f"panel.controls[{control!r}].value")
+
+
+def check_moved(panel: lab_panel.OpenPanel, control: str, picture: str, numbers: str, before: float) -> None:
+    """Another picture, and the numbers of the new value as the computing function gives them."""
+    until(lambda: panel.picture != picture, "a new picture")
+    until(lambda: settled(panel, control), "the panel at rest")
+    assert value(panel, control) != before
+    assert panel.numbers != numbers
+    assert first_line(panel.numbers) == own_numbers(panel)
+
+
+@pytest.mark.parametrize(("number", "control"), PANELS)
+def test_the_panel_follows_mouse_and_keyboard(number, control):
+    (book,) = (ROOT / "notebooks").glob(f"{number}_*.ipynb")
+    with lab_panel.open_panel(book) as panel:
+        tall = height(panel)
+        assert len(panel.root.locator("img").get_attribute("alt")) > 40
+        assert first_line(panel.numbers) == own_numbers(panel)
+
+        picture, numbers, before = panel.picture, panel.numbers, value(panel, control)
+        panel.drag(control, 0.98)
+        check_moved(panel, control, picture, numbers, before)
+        assert height(panel) == tall
+
+        picture, numbers, before = panel.picture, panel.numbers, value(panel, control)
+        panel.handle(control).focus()
+        panel.page.keyboard.press("ArrowLeft")
+        check_moved(panel, control, picture, numbers, before)
+        assert value(panel, control) < before
+        assert height(panel) == tall
+
+        # Five moves at once: the last one counts, whatever was being computed.
+        picture, numbers, before = panel.picture, panel.numbers, value(panel, control)
+        for key in ("ArrowLeft", "ArrowLeft", "ArrowLeft", "ArrowRight", "ArrowLeft"):
+            panel.page.keyboard.press(key)
+        check_moved(panel, control, picture, numbers, before)
+        assert height(panel) == tall
+        assert panel.evaluate("panel.error") is None
+
+
+def test_every_notebook_with_a_panel_is_tried():
+    assert {param.values[0] for param in PANELS} == {path.name[:2] for path in lab_panel.books_with_panels()}

@@ -1,0 +1,101 @@
+"""Notebook 04's networks and panel, on drawn cut-outs, untrained where training adds nothing to a test."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from drawn_scenes import TREE, cutouts
+from PIL import Image
+
+from ckfr_helpers import datasets, localization
+from ckfr_helpers.attribution import cam
+from ckfr_helpers.datasets.scenes.single import PhotoScenes
+from ckfr_helpers.runtime import CkfrError
+from ckfr_helpers.teaching import look_lesson
+from ckfr_helpers.teaching.sliders.look import LookViews, look_panel
+
+
+@pytest.fixture(scope="module")
+def lesson(tmp_path_factory):
+    """The real function, with small scenes of drawn cut-outs in place of the photographs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CKFR_DATA", str(tmp_path_factory.mktemp("data")))
+
+        def open_source(name, split, root=None, size=64, scenes=None, seed=0, background_bias=0.0):
+            assert name == "photos"
+            return PhotoScenes(
+                split, size, scenes, seed, background_bias, cutouts=cutouts(), hierarchy=TREE, instances=2
+            )
+
+        patch.setattr(datasets, "open_source", open_source)
+        patch.setattr(look_lesson, "SIZE", 64)
+        said = []
+        found = look_lesson.run_look_lesson((0, 20), bias=0.5, scenes=16, say=said.append)
+        assert len(said) == 2
+        yield found
+
+
+def test_every_network_is_looked_at_on_the_same_scenes(lesson):
+    assert set(lesson.models) == {0.0, 20.0}
+    for watched in lesson.models.values():
+        assert watched.test.indices.tolist() == list(range(len(lesson.scenes)))
+        np.testing.assert_array_equal(watched.test.labels, lesson.scenes.labels)
+        assert watched.scores["drop"] == pytest.approx(watched.scores["usual"] - watched.scores["foreign"])
+        assert 0 <= watched.threshold < 1
+    first, second = (lesson.models[alpha].tail.classifier.weight for alpha in (0.0, 20.0))
+    assert not torch.equal(first, second)
+
+
+def test_maps_and_answers_are_those_of_the_whole_network(lesson):
+    whole, picked = lesson.whole(20.0), [0, 4, 7]
+    pictures = lesson.pictures(picked)
+    with torch.no_grad():
+        answers = whole(pictures).argmax(1).numpy()
+    np.testing.assert_array_equal(answers, lesson.models[20.0].test.predicted[picked])
+    labels = torch.as_tensor(lesson.scenes.labels[picked])
+    maps = cam.class_activation_maps(whole, pictures, labels, raw=True)
+    torch.testing.assert_close(
+        maps, lesson.maps(20.0, picked), rtol=0.02, atol=0.02 * float(maps.abs().max())
+    )
+
+
+def test_views_follow_threshold_blend_and_alpha(lesson):
+    views = LookViews(lesson, [0, 1, 2])
+    view = views.view(0.4, 0.6, 0.0)
+    picture = Image.open(io.BytesIO(view.picture))
+    assert picture.format == "JPEG"
+    assert picture.width > 400
+    found = [localization.boxes_from_map(m, 0.4) for m in views.maps(0.0)]
+    ious = [
+        localization.iou_matrix(b, np.asarray(lesson.scenes[i].boxes)).max()
+        for i, b in zip((0, 1, 2), found, strict=True)
+    ]
+    np.testing.assert_allclose(views.ious(0.0, 0.4), ious)
+    assert f"mean IoU {np.mean(ious):.2f}" in view.numbers
+    share = lesson.models[0.0].test.largest.localized(0.5, 0.4).accuracy
+    assert f"{share:.0%} right" in view.numbers
+    assert views.view(0.4, 0.6, 20.0).picture != view.picture
+    assert views.view(0.8, 0.6, 0.0).picture != view.picture
+    assert views.view(0.4, 0.1, 0.0).picture != view.picture
+    grid = views.grid(1)
+    assert Image.open(io.BytesIO(grid.picture)).format == "JPEG"
+    assert "alpha 20" in grid.numbers
+    assert "thresholds 0.2" in grid.alt
+
+
+def test_the_panel_moves(lesson):
+    panel = look_panel(lesson, [0, 1])
+    before = panel.view
+    panel.controls["alpha"].value = 20.0
+    panel.wait(60)
+    assert panel.view.numbers.startswith("alpha 20")
+    assert panel.view.picture != before.picture
+    panel.controls["threshold"].value = 0.9
+    panel.wait(60)
+    assert "threshold 0.90" in panel.view.numbers
+
+
+def test_an_unknown_background_bias_is_refused(lesson):
+    with pytest.raises(CkfrError, match="background_bias"):
+        look_lesson.run_look_lesson((0,), bias=1.5, scenes=4, say=lambda _: None)
