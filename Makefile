@@ -30,10 +30,17 @@ $(PHOTOS): $(READY) data/photos.csv
 demo: $(READY) $(PHOTOS)
 	@$(BIN)/ckfr demo --out site
 
+# Every part runs, whatever happened to the one before; the last line says what failed.
 test: $(READY) $(PHOTOS)
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests
-	@$(BIN)/python -m pytest --nbmake --nbmake-timeout=900 notebooks/*.ipynb
+	@failed=""; \
+	part() { name=$$1; shift; echo "== $$name"; "$$@" || failed="$$failed$${failed:+, }$$name"; }; \
+	part "style" $(BIN)/ruff check --quiet .; \
+	part "format" $(BIN)/ruff format --check --quiet .; \
+	part "imports" $(BIN)/lint-imports --no-cache --no-logo; \
+	part "types" $(BIN)/mypy; \
+	part "unit tests" env OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile; \
+	part "notebooks" $(BIN)/python -m pytest --nbmake --nbmake-timeout=900 -o testpaths= notebooks/*.ipynb; \
+	if [ -n "$$failed" ]; then echo "make test failed: $$failed"; exit 1; fi
 
 lab: $(READY) $(PHOTOS)
 	@$(BIN)/jupyter lab notebooks
