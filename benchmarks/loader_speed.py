@@ -29,7 +29,7 @@ from PIL import Image
 from torchvision import transforms
 
 from ckfr_helpers import datasets
-from ckfr_helpers.datasets.base import Example, ImageSource
+from ckfr_helpers.datasets.base import Example, ImageSource, make_example
 from ckfr_helpers.datasets.cache import cached
 from ckfr_helpers.datasets.files import FileTree
 from ckfr_helpers.datasets.loading import TransformedView, seed_worker
@@ -71,7 +71,7 @@ class Files(ImageSource):
         return self._tree.fingerprint(path.name for path in self.paths)
 
     def __getitem__(self, index: int) -> Example:
-        return Example(self._tree.image(self.paths[index].name), 0, None, None)
+        return make_example(self._tree.image(self.paths[index].name), 0)
 
 
 class OriginalForm:
@@ -171,7 +171,7 @@ def main() -> None:
             part = Part(whole, range(min(arguments.pictures, len(whole))))
             for index in range(len(part)):  # the same pictures as loose files, for plt.imread
                 buffer = io.BytesIO()
-                pixels = part[index].image.permute(1, 2, 0).numpy()
+                pixels = part[index][0].permute(1, 2, 0).numpy()
                 Image.fromarray(pixels).save(buffer, "JPEG", quality=90)
                 (folder / f"{index:06}.jpg").write_bytes(buffer.getvalue())
         else:

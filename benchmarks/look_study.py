@@ -180,8 +180,8 @@ def blind(plan: Plan) -> dict[str, float]:
     step = max(1, len(test) // 720)
     examples = [test[i] for i in range(0, len(test), step)]
     masks = [object_mask(e, i) for i, e in enumerate(examples)]
-    boxes = [e.boxes.numpy() for e in examples]
-    height, width = examples[0].image.shape[-2:]
+    boxes = [target["boxes"].numpy() for _, target in examples]
+    height, width = examples[0][0].shape[-2:]
     centre = [localization.centre_map(height, width)] * len(examples)
     tolerance = round(POINTING_TOLERANCE * max(height, width))
     return {

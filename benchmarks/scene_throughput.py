@@ -29,7 +29,8 @@ WARM_UP = 8  # batches
 
 def collate(examples: list[Example]) -> tuple[torch.Tensor, torch.Tensor]:
     """(B, 3, H, W) uint8 and (B,) int64."""
-    return torch.stack([one.image for one in examples]), torch.tensor([one.label for one in examples])
+    images, targets = zip(*examples, strict=True)
+    return torch.stack(images), torch.tensor([target["label"] for target in targets])
 
 
 def processor_seconds() -> float:

@@ -137,8 +137,8 @@ def against_loader(options: dict[str, Any], flag: str) -> dict[str, float]:
             batches = endless(split_loader(config, source, plain))
 
             def loaded() -> None:
-                inputs, labels, _ = next(batches)
-                step(inputs, labels)
+                inputs, targets, _ = next(batches)
+                step(inputs, targets["label"])
 
             return loaded
 

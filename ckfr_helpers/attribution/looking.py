@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -74,7 +75,7 @@ class Look:
 
 def look(
     model: Classifier,
-    loader: Iterable[tuple[Tensor, Tensor, Tensor]],
+    loader: Iterable[tuple[Tensor, dict[str, Any], Tensor]],
     source: ImageSource,
     maps: MapMaker | None = None,
 ) -> Look:
@@ -82,7 +83,7 @@ def look(
 
     Args:
         model: a classifier, or the tail of one; put in evaluation mode.
-        loader: batches (inputs, labels, indices) as `make_loader` gives them, or, for a tail,
+        loader: batches (inputs, targets, indices) as `make_loader` gives them, or, for a tail,
             `CachedFeatures.loader`; the indices point into ``source``. Inputs must show the whole picture.
         source: has boxes, or masks, or both.
         maps: makes signed maps (B, h, w); by default the closed-form class activation map.
@@ -95,7 +96,8 @@ def look(
     scores, masks = [], []
     device = next(model.parameters()).device
     model.eval()
-    for inputs, labels, indices in loader:
+    for inputs, targets, indices in loader:
+        labels = targets["label"]
         examples = [source[int(index)] for index in indices]
         inputs = inputs.to(device)
         with torch.inference_mode():
@@ -103,9 +105,9 @@ def look(
         raw = maps(model, inputs, labels)
         row, scaled = _look_at(raw, examples, indices.numpy(), labels.numpy(), predicted)
         rows.append(row)
-        if examples[0].mask is not None:
+        if "masks" in examples[0][1]:
             scores += scaled
-            masks += [example.mask.numpy() for example in examples]
+            masks += [target["masks"].any(0).numpy() for _, target in examples]
     joined = {
         name: np.concatenate([getattr(row, name) for row in rows])
         for name in Look.__dataclass_fields__
@@ -122,10 +124,10 @@ def _look_at(
     raw: Tensor, examples: Sequence[Example], indices: np.ndarray, labels: np.ndarray, predicted: np.ndarray
 ) -> tuple[Look, list[np.ndarray]]:
     """One batch, and its maps (H, W) in [0, 1], each of its picture's size."""
-    sizes = {tuple(example.image.shape[-2:]) for example in examples}
+    sizes = {tuple(image.shape[-2:]) for image, _ in examples}
     columns: dict[str, list] = {name: [] for name in ("energy", "pointing", "area", "all", "largest", "map")}
     for size in sizes:  # one, where every picture has the same size
-        chosen = [i for i, example in enumerate(examples) if tuple(example.image.shape[-2:]) == size]
+        chosen = [i for i, (image, _) in enumerate(examples) if tuple(image.shape[-2:]) == size]
         large = cam.upsample(raw[chosen], size).numpy()  # (n, H, W), signed
         scaled = cam.score_maps(raw[chosen], size).numpy()  # (n, H, W) in [0, 1]
         truth = [object_mask(examples[i], int(indices[i])) for i in chosen]
@@ -152,9 +154,10 @@ def object_mask(example: Example, index: int = 0) -> np.ndarray:
     Raises:
         CkfrError: if the example has neither; ``index`` names it.
     """
-    if example.mask is not None:
-        return example.mask.numpy().astype(np.uint8)
-    height, width = example.image.shape[-2:]
+    image, target = example
+    if "masks" in target:
+        return target["masks"].any(0).numpy().astype(np.uint8)
+    height, width = image.shape[-2:]
     inside = np.zeros((height, width), np.uint8)
     for box in _boxes(example, index):
         inside |= attention.box_map(box, height, width).astype(np.uint8)
@@ -162,9 +165,10 @@ def object_mask(example: Example, index: int = 0) -> np.ndarray:
 
 
 def _boxes(example: Example, index: int) -> np.ndarray:
-    if example.boxes is None or not len(example.boxes):
+    boxes = example[1].get("boxes")
+    if boxes is None or not len(boxes):
         raise CkfrError(f"Image {index} has no box; localisation needs at least one true box an image.")
-    return example.boxes.numpy()
+    return boxes.numpy()
 
 
 def per_image(test: Look, val: Look) -> dict[str, np.ndarray]:

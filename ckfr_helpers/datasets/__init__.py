@@ -61,7 +61,7 @@ def open_source(name: str, split: str, root: str | Path | None = None, **options
         options: passed to the source's class, e.g. ``val_fraction=0.1`` or ``background_bias=0.9``.
 
     Returns:
-        The source: a Dataset of `Example` with ``hierarchy``, ``classes`` and ``labels``.
+        The source: a Dataset of examples ``(image, target)`` with ``hierarchy``, ``classes`` and ``labels``.
 
     Raises:
         CkfrError: if the name or split is unknown, or the data is missing or not as expected.

@@ -1,13 +1,14 @@
-"""What every image source looks like: an image, its label, and boxes or a mask where the source has them."""
+"""What every image source looks like: pictures, each with a target that holds what is known of it."""
 
 import math
 import numbers
 from abc import ABC, abstractmethod
-from typing import Literal, NamedTuple
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
+from torchvision.tv_tensors import BoundingBoxes, BoundingBoxFormat, Image, Mask
 
 from ckfr_helpers.hierarchy.tree import Hierarchy
 from ckfr_helpers.runtime import CkfrError
@@ -16,21 +17,58 @@ Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
-class Example(NamedTuple):
-    """One labelled picture.
+class Target(TypedDict, total=False):
+    """What is known of a picture; a key that a source knows nothing of is absent.
 
     Attributes:
-        image: (3, H, W) uint8, RGB.
         label: index into the source's ``classes``.
-        boxes: (n, 4) float32 ``[x0, y0, x1, y1]`` in pixels, both ends inside the object; None where the
-            source has no boxes.
-        mask: (H, W) bool, true on the object; None where the source has no masks.
+        labels: (C,) float32 or bool, one entry a class, where a picture may belong to several.
+        boxes: (n, 4) float32 ``[x0, y0, x1, y1]`` in pixels, both ends inside the object.
+        masks: (n, H, W) bool, true on each object.
+        photo: which photograph the picture shows; pictures of one photograph are not independent.
+        text: a description.
+        metadata: anything else, e.g. place and date.
     """
 
-    image: Tensor
     label: int
-    boxes: Tensor | None
-    mask: Tensor | None
+    labels: Tensor
+    boxes: BoundingBoxes
+    masks: Mask
+    photo: int
+    text: str
+    metadata: dict[str, Any]
+
+
+Example = tuple[Image, Target]
+"""One picture, (3, H, W) uint8 RGB, and what is known of it: the form torchvision's v2 transforms take."""
+
+
+def make_example(
+    image: Tensor, label: int, boxes: Tensor | None = None, masks: Tensor | None = None, **more: Any
+) -> Example:
+    """An `Example` from plain tensors; what is None stays out of the target.
+
+    >>> image, target = make_example(torch.zeros(3, 4, 6, dtype=torch.uint8), 2, torch.tensor([[0, 1, 5, 3]]))
+    >>> target["label"], target["boxes"].tolist(), target["boxes"].canvas_size, "masks" in target
+    (2, [[0.0, 1.0, 5.0, 3.0]], (4, 6), False)
+
+    Args:
+        image: (3, H, W) uint8, RGB.
+        label: index of the class.
+        boxes: (n, 4) ``[x0, y0, x1, y1]`` in pixels, both ends inside the object.
+        masks: (n, H, W), or (H, W) for one object.
+        more: further keys of `Target`.
+    """
+    target: Target = {"label": int(label)}
+    if boxes is not None:
+        height, width = image.shape[-2:]
+        target["boxes"] = BoundingBoxes(
+            boxes.float(), format=BoundingBoxFormat.XYXY, canvas_size=(height, width)
+        )
+    if masks is not None:
+        target["masks"] = Mask(masks.bool() if masks.ndim == 3 else masks.bool()[None])
+    target.update(more)  # type: ignore[typeddict-item]
+    return Image(image), target
 
 
 class ImageSource(Dataset[Example], ABC):
@@ -66,6 +104,10 @@ class ImageSource(Dataset[Example], ABC):
             f"The source {self.name} has no fingerprint, so nobody could tell when a cache of it is stale; "
             "give its class a method fingerprint()."
         )
+
+    def where(self, index: int) -> str:
+        """What to call an example in a message; sources of files name the file."""
+        return f"example {index} of {self.name} {self.split}"
 
     @abstractmethod
     def __getitem__(self, index: int) -> Example:

@@ -32,7 +32,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional
 from tqdm.auto import tqdm
 
-from ckfr_helpers.datasets.base import Example, ImageSource
+from ckfr_helpers.datasets.base import Example, ImageSource, make_example
 from ckfr_helpers.datasets.loading import seed_worker
 from ckfr_helpers.runtime import CkfrError, atomic_path, data_root, num_workers
 
@@ -54,6 +54,8 @@ class CachedImages(ImageSource):
         self.name, self.split, self.hierarchy = source.name, source.split, source.hierarchy
         self.labels = source.labels
         self.folder, self.size = folder, size
+        photo_of = getattr(source, "photo_of", None)
+        self._photos = None if photo_of is None else [int(photo_of(i)) for i in range(len(source))]
         self._spans = np.load(folder / "box_spans.npy")  # (N, 2) rows of the boxes; -1 where it has none
         self._boxes = np.load(folder / "boxes.npy")  # (M, 4) float32
         self._maps: dict[str, np.ndarray] = {}
@@ -76,11 +78,12 @@ class CachedImages(ImageSource):
         if images is None:
             raise CkfrError(f"{self.folder / 'images.npy'} is gone; open the source again to build it anew.")
         first, last = (int(place) for place in self._spans[index])
-        return Example(
+        return make_example(
             torch.from_numpy(np.array(images[index])),  # a copy: the map itself is read-only
-            int(self.labels[index]),
+            self.labels[index],
             torch.from_numpy(self._boxes[first:last].copy()) if first >= 0 else None,
             torch.from_numpy(np.array(masks[index])) if masks is not None else None,
+            **({} if self._photos is None else {"photo": self._photos[index]}),
         )
 
 
@@ -186,16 +189,18 @@ class _Resized(Dataset):
         return len(self.source)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        example = self.source[index]
-        height, width = example.image.shape[1:]
+        picture, target = self.source[index]
+        height, width = picture.shape[1:]
         side = [self.size, self.size]
-        image = functional.resize(example.image, side, antialias=True)
-        boxes, mask = example.boxes, example.mask
-        if boxes is not None:
-            boxes = scale_boxes(boxes, width, height, self.size)
-        if mask is not None:
+        image = functional.resize(picture.as_subclass(Tensor), side, antialias=True)
+        boxes = mask = None
+        if "boxes" in target:
+            boxes = scale_boxes(target["boxes"].as_subclass(Tensor), width, height, self.size)
+        if "masks" in target:
             mask = functional.resize(
-                mask[None].to(torch.uint8), side, functional.InterpolationMode.NEAREST_EXACT
+                target["masks"].as_subclass(Tensor).any(0, keepdim=True).to(torch.uint8),
+                side,
+                functional.InterpolationMode.NEAREST_EXACT,
             )[0]
         return image, boxes, mask
 

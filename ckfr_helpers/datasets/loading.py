@@ -8,16 +8,21 @@ Two facts make a run repeatable: which examples stand in batch k of epoch e depe
 import multiprocessing
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
+from torchvision.tv_tensors import BoundingBoxes, Mask, wrap
 
 from ckfr_helpers.datasets.base import ImageSource
 from ckfr_helpers.datasets.transforms import Transform
 from ckfr_helpers.runtime import CkfrError
+
+Batch = tuple[Any, dict[str, Any], Tensor]
+"""``(inputs, targets, indices)``; of targets, ``label`` is (B,) int64."""
 
 
 def _mix(*parts: int) -> int:
@@ -25,29 +30,39 @@ def _mix(*parts: int) -> int:
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0])
 
 
-class TransformedView(Dataset[tuple[Tensor, int, int]]):
-    """A source seen through a transform: ``view[i]`` is ``(image, label, i)``.
+class TransformedView(Dataset[tuple[Any, dict[str, Any], int]]):
+    """A source seen through a transform: ``view[i]`` is ``(image, target, i)``.
 
-    The index travels along so that a caller can find the example's boxes and mask in the source, and can
-    drop the repeats that fill up the last batch when several processes evaluate together.
+    The index travels along so that a caller can find everything else about the example in the source, and
+    can drop the repeats that fill up the last batch when several processes evaluate together.
 
     Args:
         source: any `ImageSource`.
-        transform: from (3, H, W) uint8 to (3, S, S) float32; its randomness must come from torch's generator
-            (all of torchvision's does), since that is the one seeded here.
+        transform: called as torchvision's v2 transforms are, ``transform(image, target)``, and returns both;
+            its randomness must come from torch's generator (all of torchvision's does), since that is the
+            one seeded here.
         seed: at least 0; with the epoch and the index it fixes every random choice.
+        keys: which entries of `base.Target` to bring along. Boxes and masks move with the picture; both ends
+            of a box stay inside the object.
 
     Attributes:
         source: the source given.
         labels: (N,) int64, the source's.
     """
 
-    def __init__(self, source: ImageSource, transform: Transform, seed: int = 0) -> None:
+    def __init__(
+        self,
+        source: ImageSource,
+        transform: Transform,
+        seed: int = 0,
+        keys: Sequence[str] = ("label",),
+    ) -> None:
         if seed < 0:
             raise CkfrError(f"A seed must be at least 0; got {seed}.")
         self.source = source
         self.transform = transform
         self.seed = seed
+        self.keys = tuple(keys)
         # In shared memory, because workers that persist across epochs keep the copy of the view they were
         # started with: a plain attribute set here would never reach them.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
@@ -70,19 +85,56 @@ class TransformedView(Dataset[tuple[Tensor, int, int]]):
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
-        """``(image (3, S, S) float32, label, index)``."""
-        example = self.source[index]
+    def __getitem__(self, index: int) -> tuple[Any, dict[str, Any], int]:
+        """``(image (3, S, S) float32, target, index)``."""
+        image, whole = self.source[index]
+        missing = [key for key in self.keys if key not in whole]
+        if missing:
+            raise CkfrError(
+                f"There is no {missing[0]} for {self.source.where(index)}; it has {', '.join(whole)}."
+            )
+        target: dict[str, Any] = {key: whole[key] for key in self.keys}  # type: ignore[literal-required]
+        if "boxes" in target:  # torchvision means edges, not pixels: its far end is one further on
+            target["boxes"] = _far_end(target["boxes"], 1)
         generator = torch.default_generator
         # Only the CPU generator is saved, seeded and put back. torch.manual_seed would reseed every GPU too
         # when there are no workers, and so repeat the model's own randomness with each picture.
         state = generator.get_state()
         try:
             generator.manual_seed(_mix(self.seed, self.epoch, int(index)))
-            image = self.transform(example.image)
+            image, target = self.transform(image, target)
         finally:
             generator.set_state(state)
-        return image, example.label, int(index)
+        if "boxes" in target:
+            target["boxes"] = _far_end(target["boxes"], -1)
+        return image, target, int(index)
+
+
+def _far_end(boxes: BoundingBoxes, pixels: int) -> BoundingBoxes:
+    """XYXY boxes whose far corner lies that much further to the right and down."""
+    return wrap(boxes.as_subclass(Tensor) + torch.tensor([0, 0, pixels, pixels]), like=boxes)
+
+
+def collate(examples: Sequence[tuple[Any, dict[str, Any], int]]) -> Batch:
+    """One batch of `TransformedView`'s examples; every loader of the package gives this form.
+
+    Returns:
+        ``(inputs (B, …), targets, indices (B,) int64)``. In targets, numbers become a (B,) tensor and tensors
+        of one shape a (B, …) tensor; anything else is a list, and so are boxes and masks, whose number
+        differs from picture to picture.
+    """
+    images, targets, indices = zip(*examples, strict=True)
+    together = {key: _together([target[key] for target in targets]) for key in targets[0]}
+    return _together(images), together, torch.tensor(indices)
+
+
+def _together(values: Sequence[Any]) -> Any:
+    if all(isinstance(value, (bool, int, float, np.number)) for value in values):
+        return torch.tensor(values)
+    counted = any(isinstance(value, (BoundingBoxes, Mask)) for value in values)
+    if not counted and all(isinstance(value, Tensor) and value.shape == values[0].shape for value in values):
+        return torch.stack([value.as_subclass(Tensor) for value in values])
+    return list(values)
 
 
 class EpochSampler(Sampler[list[int]]):
@@ -200,7 +252,7 @@ def make_loader(
     rank: int = 0,
     world_size: int = 1,
 ) -> DataLoader:
-    """Batches of ``(images (B, 3, S, S) float32, labels (B,) int64, indices (B,) int64)``.
+    """Batches ``(images (B, 3, S, S) float32, targets, indices (B,) int64)`` as `collate` makes them.
 
     Args:
         view: what to read; its seed also orders the batches.
@@ -240,6 +292,7 @@ def make_loader(
         view,
         batch_sampler=sampler,
         num_workers=workers,
+        collate_fn=collate,
         worker_init_fn=seed_worker,
         # The loader draws its workers' base seed from here; from the global generator it would shift every
         # later random number of the run by one, and a resumed run would part from the first.

@@ -32,6 +32,9 @@ class Part(ImageSource):
         """Changes with the whole's, and with the choice."""
         return hashlib.sha256(self.source.fingerprint().encode() + self.indices.tobytes()).hexdigest()
 
+    def where(self, index: int) -> str:
+        return self.source.where(int(self.indices[index]))
+
     def __getitem__(self, index: int) -> Example:
         return self.source[int(self.indices[index])]
 

@@ -6,14 +6,14 @@ tensors, and torchvision's uint8 resize is both faster and within one grey level
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
 from torchvision.transforms import v2
 
 from ckfr_helpers.runtime import CkfrError
 
-Transform = Callable[[Tensor], Tensor]
+Transform = Callable[..., Any]  # (image) or (image, target), as torchvision.transforms.v2 has it
 
 
 def _to_float(mean: Sequence[float] | None, std: Sequence[float] | None) -> list[torch.nn.Module]:

@@ -98,7 +98,7 @@ class LookLesson:
 
     def pictures(self, indices: Sequence[int]) -> Tensor:
         """Normalised test scenes (n, 3, 224, 224), ready for ``whole``."""
-        return torch.stack([self.network.normalize(self.scenes[int(i)].image) for i in indices])
+        return torch.stack([self.network.normalize(self.scenes[int(i)][0]) for i in indices])
 
 
 def run_look_lesson(

@@ -47,7 +47,7 @@ class CachedFeatures:
 
 
 class CachedLoader:
-    """Batches ``(features float32, labels, indices)``; has what `start_epoch` needs, and no workers."""
+    """Batches ``(features float32, {"label": …}, indices)``; has what `start_epoch` needs, and no workers."""
 
     def __init__(self, dataset: CachedFeatures, batch_size: int, train: bool, seed: int = 0) -> None:
         self.dataset = dataset
@@ -57,11 +57,11 @@ class CachedLoader:
     def __len__(self) -> int:
         return len(self.batch_sampler)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, dict[str, Tensor], Tensor]]:
         for batch in self.batch_sampler:
             rows = torch.as_tensor(batch)
             data = self.dataset
-            yield data.features[rows].float(), data.labels[rows], data.indices[rows]
+            yield data.features[rows].float(), {"label": data.labels[rows]}, data.indices[rows]
 
 
 @torch.no_grad()
@@ -94,14 +94,14 @@ def cache_features(
     indices: list[np.ndarray] = []
     try:
         run = None
-        for images, label, index in tqdm(loader, desc="features", disable=not progress, leave=False):
+        for images, targets, index in tqdm(loader, desc="features", disable=not progress, leave=False):
             images = images.to(device, non_blocking=True)
             run = run or _folded(trunk, images)
             output = run(images).to(dtype).cpu().contiguous()
             if not torch.isfinite(output).all():
                 raise CkfrError(f"A trunk output does not fit {dtype}; expected finite values, try float32.")
             parts.append(output)
-            labels.append(label.numpy())
+            labels.append(targets["label"].numpy())
             indices.append(index.numpy())
     finally:
         for module, training in modes.items():

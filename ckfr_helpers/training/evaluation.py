@@ -33,7 +33,7 @@ def predict(model: nn.Module, loader: Iterable, fabric: Fabric | None = None) ->
 
     Args:
         model: has ``embed`` and ``classify``; evaluation mode is set here and the old mode restored.
-        loader: batches of (inputs, labels, indices).
+        loader: batches of (inputs, targets, indices).
         fabric: the engine that the model runs under; None for the model's own device, alone.
     """
     device = next(model.parameters()).device
@@ -41,7 +41,7 @@ def predict(model: nn.Module, loader: Iterable, fabric: Fabric | None = None) ->
     model.eval()
     columns: list[list[Tensor]] = [[], [], [], []]
     try:
-        for inputs, labels, indices in loader:
+        for inputs, targets, indices in loader:
             inputs = inputs.to(device, non_blocking=True)
             if fabric is not None:
                 with fabric.autocast():
@@ -50,7 +50,7 @@ def predict(model: nn.Module, loader: Iterable, fabric: Fabric | None = None) ->
             else:
                 latents = model.embed(inputs)
                 logits = model.classify(latents)
-            batch = [logits.float(), latents.float(), labels.to(device), indices.to(device)]
+            batch = [logits.float(), latents.float(), targets["label"].to(device), indices.to(device)]
             if fabric is not None and fabric.world_size > 1:
                 batch = [part.flatten(0, 1) for part in fabric.all_gather(batch)]
             for column, part in zip(columns, batch, strict=True):

@@ -69,7 +69,7 @@ def fit(
         loss: the metric term of the gathered batch's latents and labels, with the (C, C) class ``distances``
             it aligns to; what else it may have is in `training.step.gradients`. Its own parameters, if it
             has any, are trained and saved like the model's.
-        train_loader, val_loader: batches (inputs, labels, indices), from `make_loader` or `CachedLoader`.
+        train_loader, val_loader: batches (inputs, targets, indices), from `make_loader` or `CachedLoader`.
         config: epochs, learning rate, seed and the speed flags are read here.
         fabric: the engine; None for one CPU process, or the config's accelerator.
         out: folder for ``last.pt``, ``best.pt`` and ``history.csv``; None keeps everything in memory. If it
@@ -123,8 +123,8 @@ def fit(
                 leave=False,
             )
             began = time.perf_counter()
-            for inputs, labels, _ in bar:
-                _step(fabric, network, loss, optimizer, inputs, labels, config, state)
+            for inputs, targets, _ in bar:
+                _step(fabric, network, loss, optimizer, inputs, targets["label"], config, state)
                 # From step to step, so that waiting for pictures counts.
                 state["sums"]["seconds"] += time.perf_counter() - began
                 began = time.perf_counter()

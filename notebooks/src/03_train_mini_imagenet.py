@@ -89,8 +89,8 @@ picks = [
     scenes.classes.index(c) + 24 * k
     for k, c in enumerate(scenes.classes[i] for i in (5, 0, 9, 16, 12, 22, 20, 19))
 ]
-strip = torch.cat([scenes[i].image for i in picks], dim=2).permute(1, 2, 0).numpy()  # (160, 8 × 160, 3)
-names = [scenes.hierarchy.names[scenes[i].label] for i in picks]
+strip = torch.cat([scenes[i][0] for i in picks], dim=2).permute(1, 2, 0).numpy()  # (160, 8 × 160, 3)
+names = [scenes.hierarchy.names[scenes.labels[i]] for i in picks]
 show(plots.picture_strip(strip, names), "Eight training scenes: " + ", ".join(names), 64, photo=True)
 
 # %% [markdown]

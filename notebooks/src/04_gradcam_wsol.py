@@ -84,9 +84,9 @@ names = lesson.scenes.hierarchy.names
 spread = [int(c) for c in lesson.scenes.hierarchy.order()[:: len(names) // 6][:6]]
 shown = [int(np.flatnonzero(lesson.scenes.labels == c)[0]) for c in spread]
 examples = [lesson.scenes[i] for i in shown]
-pictures = np.stack([e.image.numpy() for e in examples])  # (6, 3, 224, 224)
-boxes = [e.boxes.numpy() for e in examples]
-captions = [names[e.label] for e in examples]
+pictures = np.stack([image.numpy() for image, _ in examples])  # (6, 3, 224, 224)
+boxes = [target["boxes"].numpy() for _, target in examples]
+captions = [names[target["label"]] for _, target in examples]
 print(*captions, sep=", ")
 
 # %% [markdown]
@@ -104,7 +104,7 @@ print(*captions, sep=", ")
 tail = lesson.models[0].tail
 with torch.no_grad():
     features = tail.features(lesson.inputs(shown))  # (6, 1280, 7, 7)
-    weights = tail.classifier.weight[[e.label for e in examples]]  # (6, 1280)
+    weights = tail.classifier.weight[[target["label"] for _, target in examples]]  # (6, 1280)
     maps = torch.einsum("bkhw,bk->bhw", features, weights)  # (6, 7, 7)
     logits = tail(lesson.inputs(shown))
 print("map of the first scene:", np.round(maps[0].numpy(), 1), sep="\n")
@@ -113,7 +113,7 @@ print("map of the first scene:", np.round(maps[0].numpy(), 1), sep="\n")
 # Check both claims: the mean plus the bias is the logit, and the package's function gives the same map.
 
 # %%
-labels = torch.tensor([e.label for e in examples])
+labels = torch.tensor([target["label"] for _, target in examples])
 own = logits[torch.arange(6), labels]
 assert torch.allclose(maps.mean((1, 2)) + tail.classifier.bias[labels], own, atol=1e-4)
 assert torch.allclose(maps, lesson.maps(0, shown), atol=1e-4)
@@ -169,7 +169,7 @@ curves = {
     "CKFR": ckfr.test.boxes.curves,
     "centre": localization.max_box_acc(
         [localization.centre_map(224, 224)] * len(lesson.scenes),
-        [lesson.scenes[i].boxes for i in range(len(lesson.scenes))],
+        [lesson.scenes[i][1]["boxes"] for i in range(len(lesson.scenes))],
     ).curves,
 }
 figure = plots.box_curves(curves, localization.THRESHOLDS, cuts)
@@ -214,7 +214,7 @@ for found in scores.values():
 # - **PxAP**: average precision over all pixels (Choe et al.).
 
 # %%
-masks = [lesson.scenes[i].mask for i in range(len(lesson.scenes))]
+masks = [lesson.scenes[i][1]["masks"][0] for i in range(len(lesson.scenes))]
 print(f"a map that is the same everywhere: energy {attention.uniform_energy(masks).mean():.3f}")
 print(f"a random point hits the object: {attention.random_point_hits(masks, 7).mean():.3f}")
 print(f"This run only: one seed, {runtime.mode()} settings")
@@ -228,8 +228,7 @@ plots.quick_table(scores, ("top1", "energy", "pointing", "pxap")).round(3)
 
 # %%
 usual, foreign = (
-    np.stack([lesson.scenes.scene(i, where).image.numpy() for i in shown[1:5]])
-    for where in ("usual", "foreign")
+    np.stack([lesson.scenes.scene(i, where)[0].numpy() for i in shown[1:5]]) for where in ("usual", "foreign")
 )
 answers = {
     name: [(names[m.usual[i]], names[m.foreign[i]]) for i in shown[1:5]]
@@ -266,9 +265,9 @@ rows = {
     for name, alpha in (("baseline", 0), ("CKFR", 20))
 }
 figure = plots.maps_on_pictures(
-    np.stack([e.image.numpy() for e in chosen]),
-    [e.boxes.numpy() for e in chosen],
-    [f"{names[e.label]}\n{gain[i]:+.2f}" for i, e in zip(picked, chosen, strict=True)],
+    np.stack([image.numpy() for image, _ in chosen]),
+    [target["boxes"].numpy() for _, target in chosen],
+    [f"{names[lesson.scenes.labels[i]]}\n{gain[i]:+.2f}" for i in picked],
     rows,
     cuts,
     width=6.4,
@@ -466,7 +465,7 @@ def energy(scores: np.ndarray, mask: np.ndarray) -> float | None:
 
 # %%
 large = cam.upsample(lesson.maps(0, shown), (224, 224)).numpy()
-truth = [e.mask.numpy() for e in examples]
+truth = [target["masks"][0].numpy() for _, target in examples]
 if energy(large[0], truth[0]) is None:
     print("Exercise 1 waits for you.")
 else:
@@ -537,7 +536,7 @@ def blind_map(height: int, width: int) -> np.ndarray | None:
 if blind_map(224, 224) is None:
     print("Exercise 3 waits for you.")
 else:
-    true = [lesson.scenes[i].boxes for i in range(len(lesson.scenes))]
+    true = [lesson.scenes[i][1]["boxes"] for i in range(len(lesson.scenes))]
     both = [localization.max_box_acc([one] * len(true), true).mean
             for one in (localization.centre_map(224, 224), blind_map(224, 224))]  # fmt: skip
     print(

@@ -14,7 +14,7 @@ from ckfr_helpers import localization
 from ckfr_helpers.attribution import cam
 from ckfr_helpers.attribution import energy as attention
 from ckfr_helpers.attribution.looking import look, look_scores, object_mask, per_image
-from ckfr_helpers.datasets.base import Example, ImageSource
+from ckfr_helpers.datasets.base import Example, ImageSource, make_example
 from ckfr_helpers.datasets.scenes.single import PhotoScenes
 from ckfr_helpers.datasets.scenes.swapped import OnBackground
 from ckfr_helpers.hierarchy import Hierarchy
@@ -39,8 +39,8 @@ class Squares(ImageSource):
         mask[y : y + 16, x : x + 20] = True
         image[:, mask] = torch.randint(0, 255, (3, 1), generator=torch.Generator().manual_seed(index)).byte()
         box = torch.tensor([[x, y, x + 19, y + 15]], dtype=torch.float32)
-        return Example(
-            image, int(self.labels[index]), box if self.boxed else None, mask if self.masks else None
+        return make_example(
+            image, self.labels[index], box if self.boxed else None, mask if self.masks else None
         )
 
 
@@ -48,8 +48,8 @@ def batches(source, size=4, order=None):
     order = list(range(len(source))) if order is None else order
     for start in range(0, len(order), size):
         part = order[start : start + size]
-        images = torch.stack([source[i].image for i in part]).float() / 255
-        yield images, torch.as_tensor(source.labels[part]), torch.tensor(part)
+        images = torch.stack([source[i][0] for i in part]).float() / 255
+        yield images, {"label": torch.as_tensor(source.labels[part])}, torch.tensor(part)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def model():
 
 def oracle(source):
     """A map maker that knows the masks."""
-    masks = iter([source[i].mask.float() for i in range(len(source))])
+    masks = iter([source[i][1]["masks"][0].float() for i in range(len(source))])
     return lambda model, inputs, classes: torch.stack([next(masks) for _ in inputs])
 
 
@@ -78,7 +78,7 @@ def test_a_map_that_is_the_mask_scores_one_and_its_complement_zero(model):
         "pxap",
     ):
         assert scores[name] == pytest.approx(1.0), name
-    masks = iter([1 - source[i].mask.float() for i in range(len(source))])
+    masks = iter([1 - source[i][1]["masks"][0].float() for i in range(len(source))])
     away = look(model, batches(source), source, lambda m, x, c: torch.stack([next(masks) for _ in x]))
     assert away.energy.max() == 0
     assert not away.pointing.any()
@@ -98,11 +98,11 @@ def test_the_numbers_are_those_of_the_rooms_below(model):
     order = [3, 0, 7, 5, 11, 2, 1]
     seen = look(model, batches(source, 3, order), source)
     assert seen.indices.tolist() == order
-    images = torch.stack([source[i].image for i in order]).float() / 255
+    images = torch.stack([source[i][0] for i in order]).float() / 255
     labels = torch.as_tensor(source.labels[order])
     raw = cam.class_activation_maps(model, images, labels, raw=True)
-    masks = [source[i].mask.numpy() for i in order]
-    boxes = [source[i].boxes for i in order]
+    masks = [source[i][1]["masks"][0].numpy() for i in order]
+    boxes = [source[i][1]["boxes"] for i in order]
     scaled = cam.score_maps(raw, (40, 48))
     with torch.no_grad():
         answers = model(images).argmax(1).numpy()
@@ -136,7 +136,7 @@ def test_thresholds_come_from_validation(model):
     assert scores["box_acc_fixed"] <= scores["max_box_acc_v2"]
     assert scores["gt_known_fixed"] <= scores["gt_known"]
     maps = cam.score_maps(torch.cat(kept), (40, 48))
-    boxes = [source[i].boxes for i in range(len(source))]
+    boxes = [source[i][1]["boxes"] for i in range(len(source))]
     fixed = localization.box_acc_at(maps, boxes, localization.fix_threshold(again.boxes))
     np.testing.assert_allclose(per_image(val, again)["box_acc_fixed"], fixed.correct.mean(1))
 
@@ -164,10 +164,10 @@ def test_the_same_cutout_on_two_backgrounds():
     usual, foreign = OnBackground(scenes, "usual"), OnBackground(scenes, "foreign")
     assert len(usual) == len(foreign) == 12
     for i in range(12):
-        assert torch.equal(usual[i].mask, foreign[i].mask)
-        assert usual[i].label == scenes.labels[i]
-        assert not torch.equal(usual[i].image, foreign[i].image)
-        assert torch.equal(usual[i].image, scenes.scene(i, scenes.usual[scenes.labels[i]]).image)
+        assert torch.equal(usual[i][1]["masks"], foreign[i][1]["masks"])
+        assert usual[i][1]["label"] == scenes.labels[i]
+        assert not torch.equal(usual[i][0], foreign[i][0])
+        assert torch.equal(usual[i][0], scenes.scene(i, scenes.usual[scenes.labels[i]])[0])
     with pytest.raises(CkfrError, match="no background"):
         OnBackground(scenes, "moon")
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from ckfr_helpers.datasets.base import Example, ImageSource
+from ckfr_helpers.datasets.base import Example, ImageSource, make_example
 from ckfr_helpers.datasets.loading import EpochSampler, TransformedView, make_loader, start_epoch
 from ckfr_helpers.datasets.transforms import make_transform
 from ckfr_helpers.hierarchy import Hierarchy
@@ -32,7 +32,7 @@ class Noise(ImageSource):
     def __getitem__(self, index: int) -> Example:
         generator = torch.Generator().manual_seed(index)
         image = torch.randint(0, 256, (3, 40, 40), dtype=torch.uint8, generator=generator)
-        return Example(image, int(self.labels[index]), None, None)
+        return make_example(image, self.labels[index])
 
 
 def make_view(seed: int = 5) -> TransformedView:
@@ -51,9 +51,10 @@ def two_epochs(workers: int, context: str | None = None, view: TransformedView |
 
 def same(first: list, second: list) -> bool:
     return len(first) == len(second) and all(
-        torch.equal(left, right)
+        torch.equal(one[0], other[0])
+        and torch.equal(one[1]["label"], other[1]["label"])
+        and torch.equal(one[2], other[2])
         for one, other in zip(first, second, strict=True)
-        for left, right in zip(one, other, strict=True)
     )
 
 
@@ -62,8 +63,10 @@ def alone() -> list:
     return two_epochs(workers=0)
 
 
-def test_a_batch_is_images_labels_indices(alone):
-    images, labels, indices = alone[0]
+def test_a_batch_is_images_targets_indices(alone):
+    images, targets, indices = alone[0]
+    assert list(targets) == ["label"]
+    labels = targets["label"]
     assert images.shape == (6, 3, SIZE, SIZE)
     assert images.dtype == torch.float32
     assert labels.dtype == indices.dtype == torch.int64
@@ -133,7 +136,7 @@ def test_equal_pictures_at_different_indices_are_augmented_differently():
 
 
 def test_the_generator_is_put_back_when_a_transform_fails():
-    def broken(image: torch.Tensor) -> torch.Tensor:
+    def broken(image: torch.Tensor, target: dict) -> None:
         torch.rand(1)
         raise RuntimeError("no")
 
@@ -154,11 +157,11 @@ class Environment(ImageSource):
 
     def __getitem__(self, index: int) -> Example:
         draws = [torch.get_num_threads(), random.randrange(256), np.random.randint(256)]  # noqa: NPY002
-        return Example(torch.tensor(draws, dtype=torch.uint8).view(3, 1, 1), 0, None, None)
+        return make_example(torch.tensor(draws, dtype=torch.uint8).view(3, 1, 1), 0)
 
 
-def to_float(image: torch.Tensor) -> torch.Tensor:
-    return image.float()
+def to_float(image: torch.Tensor, target: dict) -> tuple[torch.Tensor, dict]:
+    return image.float(), target
 
 
 def test_each_worker_has_one_thread_and_its_own_generators():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ckfr_helpers.datasets.base import Example, ImageSource
+from ckfr_helpers.datasets.base import ImageSource, make_example
 from ckfr_helpers.datasets.subset import Part, balanced
 from ckfr_helpers.hierarchy import Hierarchy
 from ckfr_helpers.runtime import CkfrError
@@ -16,7 +16,7 @@ class Numbers(ImageSource):
     labels = np.arange(30) % 3
 
     def __getitem__(self, index):
-        return Example(torch.full((3, 2, 2), index, dtype=torch.uint8), int(self.labels[index]), None, None)
+        return make_example(torch.full((3, 2, 2), index, dtype=torch.uint8), self.labels[index])
 
 
 def test_balanced_takes_as_many_of_each_class_and_keeps_labels_with_pictures():
@@ -24,8 +24,8 @@ def test_balanced_takes_as_many_of_each_class_and_keeps_labels_with_pictures():
     assert np.bincount(part.labels).tolist() == [4, 4, 4]
     assert len(set(part.indices)) == 12
     for i in range(len(part)):
-        assert int(part[i].image[0, 0, 0]) == part.indices[i]
-        assert part[i].label == part.labels[i] == part.indices[i] % 3
+        assert int(part[i][0][0, 0, 0]) == part.indices[i]
+        assert part[i][1]["label"] == part.labels[i] == part.indices[i] % 3
     assert (balanced(Numbers(), 4).indices == part.indices).all()
     assert (balanced(Numbers(), 4, seed=1).indices != part.indices).any()
 

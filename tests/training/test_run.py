@@ -13,7 +13,7 @@ from torch import nn
 
 from ckfr_helpers import __main__ as cli
 from ckfr_helpers import datasets
-from ckfr_helpers.datasets.base import Example, ImageSource
+from ckfr_helpers.datasets.base import Example, ImageSource, make_example
 from ckfr_helpers.hierarchy import Hierarchy
 from ckfr_helpers.losses import AlignedTripletLoss
 from ckfr_helpers.runtime import CkfrError
@@ -47,7 +47,7 @@ class Colours(ImageSource):
         generator = torch.Generator().manual_seed(1000 * self._seed + index)
         noise = torch.randint(-60, 60, (3, 32, 32), generator=generator)
         colour = torch.tensor(COLOURS[self.classes[label]])[:, None, None]
-        return Example((colour + noise).clamp(0, 255).to(torch.uint8), label, None, None)
+        return make_example((colour + noise).clamp(0, 255).to(torch.uint8), label)
 
 
 @pytest.fixture(autouse=True)
@@ -143,7 +143,7 @@ class TwoLayers(nn.Module):
 
 def cached(split: str) -> CachedFeatures:
     source = Colours(split)
-    means = torch.stack([source[i].image.float().mean((1, 2)) / 255 for i in range(len(source))])
+    means = torch.stack([source[i][0].float().mean((1, 2)) / 255 for i in range(len(source))])
     return CachedFeatures(means, torch.as_tensor(source.labels), torch.arange(len(source)))
 
 

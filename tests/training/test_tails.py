@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ckfr_helpers import datasets
-from ckfr_helpers.datasets.base import Example, ImageSource
+from ckfr_helpers.datasets.base import Example, ImageSource, make_example
 from ckfr_helpers.hierarchy import Hierarchy
 from ckfr_helpers.models import Classifier
 from ckfr_helpers.runtime import CkfrError
@@ -38,7 +38,7 @@ class Colours(ImageSource):
         generator = np.random.default_rng((self._seed, index))
         noise = generator.integers(-40, 40, (3, 12, 12))
         picture = (COLOURS[TREE.names.index(self.classes[label])][:, None, None] + noise).clip(0, 255)
-        return Example(torch.as_tensor(picture, dtype=torch.uint8), label, None, None)
+        return make_example(torch.as_tensor(picture, dtype=torch.uint8), label)
 
 
 def small(name: str, num_classes: int, pretrained: bool = True, weights_path=None) -> Classifier:
@@ -83,7 +83,7 @@ def test_cached_features_are_the_trunks_outputs_of_every_example(features):
     assert cached.indices.tolist() == list(range(32))
     assert cached.labels.tolist() == source.labels.tolist()
     for index in (0, 17, 31):
-        picture = F.resize(source[index].image, [SIDE, SIDE], antialias=True)
+        picture = F.resize(source[index][0], [SIDE, SIDE], antialias=True)
         with torch.no_grad():
             expected = model.stages[0](model.normalize(picture)[None])[0]
         torch.testing.assert_close(cached.features[index].float(), expected, atol=5e-3, rtol=2e-3)

@@ -19,7 +19,14 @@ import cv2
 import numpy as np
 import torch
 
-from ckfr_helpers.datasets.base import Example, ImageSource, box_of_mask, check_number, check_split
+from ckfr_helpers.datasets.base import (
+    Example,
+    ImageSource,
+    box_of_mask,
+    check_number,
+    check_split,
+    make_example,
+)
 from ckfr_helpers.datasets.scenes.backgrounds import FAMILIES, places
 from ckfr_helpers.datasets.scenes.photos import Cutout, class_ids, open_cutouts
 from ckfr_helpers.hierarchy.tree import Hierarchy
@@ -157,11 +164,12 @@ class PhotoScenes(ImageSource):
             draws[3:],
             family in SHADOWED,
         )
-        return Example(
+        return make_example(
             torch.from_numpy(picture),  # (3, H, W)
             label,
-            torch.tensor([box_of_mask(mask)], dtype=torch.float32),
+            torch.tensor([box_of_mask(mask)]),
             torch.from_numpy(mask),
+            photo=self.photo_of(index),
         )
 
     def _checked(self, index: int) -> int:

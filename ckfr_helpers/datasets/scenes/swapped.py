@@ -28,5 +28,8 @@ class OnBackground(ImageSource):
         """Changes with the scenes, and with the background."""
         return f"{self.scenes.fingerprint()}-{self.background}"
 
+    def where(self, index: int) -> str:
+        return f"{self.scenes.where(index)}, {self.background} background"
+
     def __getitem__(self, index: int) -> Example:
         return self.scenes.scene(index, self.background)

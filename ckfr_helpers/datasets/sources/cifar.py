@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from ckfr_helpers.datasets.base import Example, ImageSource, check_split
+from ckfr_helpers.datasets.base import Example, ImageSource, check_split, make_example
 from ckfr_helpers.datasets.files import find_folder
 from ckfr_helpers.datasets.splits import carve_validation
 from ckfr_helpers.hierarchy.tree import Hierarchy
@@ -114,7 +114,7 @@ class Cifar(ImageSource):
 
     def __getitem__(self, index: int) -> Example:
         """Picture (3, 32, 32) and its label; CIFAR has neither boxes nor masks."""
-        return Example(self.images[index], int(self.labels[index]), boxes=None, mask=None)
+        return make_example(self.images[index], self.labels[index])
 
 
 def layout_of(name: str) -> Layout:

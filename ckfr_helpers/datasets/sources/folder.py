@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ckfr_helpers.datasets.base import Example, ImageSource, check_split
+from ckfr_helpers.datasets.base import Example, ImageSource, check_split, make_example
 from ckfr_helpers.datasets.files import FileTree
 from ckfr_helpers.datasets.splits import carve_validation
 from ckfr_helpers.hierarchy.tree import Hierarchy
@@ -81,15 +81,16 @@ class PictureFolder(ImageSource):
         boxes = hashlib.sha256(repr(sorted(self._boxes.items())).encode()).hexdigest()
         return f"{self._tree.fingerprint(self._files)}-{boxes}"
 
+    def where(self, index: int) -> str:
+        """The picture's file."""
+        return f"{self._root}/{self._files[index]}"
+
     def __getitem__(self, index: int) -> Example:
         """Picture (3, H, W) in its own size, label, and its boxes (n, 4) where boxes.csv has some."""
         name = self._files[index]
         boxes = self._boxes.get(name)
-        return Example(
-            self._tree.image(name),
-            int(self.labels[index]),
-            None if boxes is None else torch.tensor(boxes, dtype=torch.float32),
-            None,
+        return make_example(
+            self._tree.image(name), self.labels[index], None if boxes is None else torch.tensor(boxes)
         )
 
     def _classes(self, split: str) -> list[str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ckfr_helpers.datasets.base import Example, ImageSource, check_split
+from ckfr_helpers.datasets.base import Example, ImageSource, check_split, make_example
 from ckfr_helpers.datasets.files import FileTree
 from ckfr_helpers.datasets.splits import carve_validation
 from ckfr_helpers.hierarchy.tree import Hierarchy
@@ -82,11 +82,13 @@ class ImageNet(ImageSource):
         """Changes with the choice of pictures, and with any file's name, size or time of change."""
         return self._tree.fingerprint(self.filenames)
 
+    def where(self, index: int) -> str:
+        """The picture's file."""
+        return f"{self._tree.place}/{self.filenames[index]}"
+
     def __getitem__(self, index: int) -> Example:
         """Picture (3, H, W) at its own size, and its label; boxes are a separate download and not read."""
-        return Example(
-            self._tree.image(self.filenames[index]), int(self.labels[index]), boxes=None, mask=None
-        )
+        return make_example(self._tree.image(self.filenames[index]), self.labels[index])
 
 
 def _base(root: str | Path | None) -> Path:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ckfr_helpers.datasets.base import Example, ImageSource, check_split
+from ckfr_helpers.datasets.base import Example, ImageSource, check_split, make_example
 from ckfr_helpers.datasets.sources.mini_imagenet_layouts import CSV_FILES, layout_at
 from ckfr_helpers.datasets.splits import carve_validation
 from ckfr_helpers.hierarchy.tree import Hierarchy
@@ -105,9 +105,13 @@ class MiniImageNet(ImageSource):
         """Changes with the choice of pictures, and with any file's name, size or time of change."""
         return self._layout.fingerprint()
 
+    def where(self, index: int) -> str:
+        """The picture's file."""
+        return str(self.filenames[index])
+
     def __getitem__(self, index: int) -> Example:
         """Picture (3, H, W) at its own size, and its label; mini-ImageNet has neither boxes nor masks."""
-        return Example(self._layout.image(index), int(self.labels[index]), boxes=None, mask=None)
+        return make_example(self._layout.image(index), self.labels[index])
 
 
 def _base(root: str | Path | None) -> Path:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ckfr_helpers.datasets.base import Example, ImageSource, check_split
+from ckfr_helpers.datasets.base import Example, ImageSource, check_split, make_example
 from ckfr_helpers.datasets.fetch.download import download, extract
 from ckfr_helpers.datasets.files import FileTree, find_folder
 from ckfr_helpers.datasets.splits import carve_validation
@@ -123,14 +123,14 @@ class TinyImageNet(ImageSource):
         boxes = hashlib.sha256(self._boxes.tobytes()).hexdigest()
         return f"{self._tree.fingerprint(self._files)}-{boxes}"
 
+    def where(self, index: int) -> str:
+        """The picture's file."""
+        return f"{self._tree.place}/{self._files[index]}"
+
     def __getitem__(self, index: int) -> Example:
         """Picture (3, 64, 64), its label, and its one box (1, 4)."""
-        return Example(
-            image=self._tree.image(self._files[index]),
-            label=int(self.labels[index]),
-            boxes=torch.from_numpy(self._boxes[[index]]),
-            mask=None,
-        )
+        boxes = torch.from_numpy(self._boxes[[index]])
+        return make_example(self._tree.image(self._files[index]), self.labels[index], boxes)
 
 
 def fetch(root: str | Path | None = None, url: str = URL, md5: str = MD5) -> Path:

@@ -21,7 +21,7 @@ def examples_of(source: ImageSource, label: int, count: int) -> np.ndarray:
         (count, 3, H, W) uint8; fewer if the class has no more.
     """
     indices = np.flatnonzero(source.labels == label)[:count]
-    return np.stack([source[int(index)].image.numpy() for index in indices])
+    return np.stack([source[int(index)][0].numpy() for index in indices])
 
 
 def mosaic(rows: Sequence[np.ndarray]) -> np.ndarray:
@@ -91,11 +91,11 @@ def annotated(examples: Mapping[str, Example], width: float = 9.0) -> Figure:
     """
     count = len(examples)
     figure, panels = plt.subplots(1, count, figsize=(width, width / count + 0.3), squeeze=False)
-    for axes, (caption, example) in zip(panels[0], examples.items(), strict=True):
-        _show(axes, example.image.numpy().transpose(1, 2, 0), [])
-        if example.mask is not None:
-            axes.contour(example.mask.numpy(), levels=[0.5], colors=[COLOURS["yellow"]], linewidths=1.5)
-        for x0, y0, x1, y1 in [] if example.boxes is None else example.boxes.tolist():
+    for axes, (caption, (image, target)) in zip(panels[0], examples.items(), strict=True):
+        _show(axes, image.numpy().transpose(1, 2, 0), [])
+        for mask in target.get("masks", ()):
+            axes.contour(mask.numpy(), levels=[0.5], colors=[COLOURS["yellow"]], linewidths=1.5)
+        for x0, y0, x1, y1 in target["boxes"].tolist() if "boxes" in target else []:
             # A box names its outermost object pixels; they end half a pixel beyond their centres.
             corner, extent = (x0 - 0.5, y0 - 0.5), (x1 - x0 + 1, y1 - y0 + 1)
             axes.add_patch(

@@ -37,9 +37,9 @@ class LookViews:
     def __init__(self, lesson: LookLesson, indices: Sequence[int]) -> None:
         examples = [lesson.scenes[int(index)] for index in indices]
         self.lesson, self.indices = lesson, list(indices)
-        self.pictures = np.stack([example.image.numpy() for example in examples])
-        self.boxes = [example.boxes.numpy() for example in examples]
-        self.names = [lesson.scenes.hierarchy.names[example.label] for example in examples]
+        self.pictures = np.stack([image.numpy() for image, _ in examples])
+        self.boxes = [target["boxes"].numpy() for _, target in examples]
+        self.names = [lesson.scenes.hierarchy.names[target["label"]] for _, target in examples]
         size = tuple(self.pictures.shape[-2:])
         self._maps = {
             alpha: score_maps(lesson.maps(alpha, self.indices), size).numpy() for alpha in lesson.models

@@ -37,10 +37,10 @@ def kept_places(tmp_path_factory):
 
 def same(a, b) -> bool:
     return (
-        torch.equal(a.image, b.image)
-        and a.label == b.label
-        and torch.equal(a.boxes, b.boxes)
-        and torch.equal(a.mask, b.mask)
+        torch.equal(a[0], b[0])
+        and a[1]["label"] == b[1]["label"]
+        and torch.equal(a[1]["boxes"], b[1]["boxes"])
+        and torch.equal(a[1]["masks"][0], b[1]["masks"][0])
     )
 
 
@@ -116,8 +116,8 @@ def test_mask_does_not_depend_on_the_place():
     source = scenes()
     for index in range(12):
         there = [source.scene(index, family) for family in FAMILIES]
-        assert all(torch.equal(one.mask, there[0].mask) for one in there)
-        assert not any(torch.equal(one.image, there[0].image) for one in there[1:])
+        assert all(torch.equal(one[1]["masks"][0], there[0][1]["masks"][0]) for one in there)
+        assert not any(torch.equal(one[0], there[0][0]) for one in there[1:])
 
 
 def test_boxes_end_on_the_object():
@@ -131,11 +131,11 @@ def test_boxes_end_on_the_object():
 
 def test_objects_lie_within_the_picture_at_many_sizes():
     source = scenes()
-    areas = [float(source[index].mask.float().mean()) for index in range(60)]
+    areas = [float(source[index][1]["masks"][0].float().mean()) for index in range(60)]
     assert min(areas) > 0.02
     assert max(areas) < 0.75
     assert max(areas) > 3 * min(areas)
-    middle = np.array([source[index].boxes[0].reshape(2, 2).mean(0).numpy() for index in range(60)])
+    middle = np.array([source[index][1]["boxes"][0].reshape(2, 2).mean(0).numpy() for index in range(60)])
     assert (np.ptp(middle, axis=0) > 0.3 * SIZE).all()
 
 
@@ -178,7 +178,7 @@ def test_validation_and_test_scenes_have_no_tie(split):
 def test_bias_changes_the_place_and_nothing_else():
     plain, tied = scenes(), scenes(background_bias=1.0)
     for index in range(12):
-        assert torch.equal(plain[index].mask, tied[index].mask)
+        assert torch.equal(plain[index][1]["masks"][0], tied[index][1]["masks"][0])
         assert tied.background_of(index) == tied.usual[tied.labels[index]]
 
 
@@ -194,8 +194,8 @@ def test_usual_and_foreign_scenes_are_matched_pairs():
     source = scenes("test")
     for index in range(12):
         usual, foreign = source.scene(index, "usual"), source.scene(index, "foreign")
-        assert torch.equal(usual.mask, foreign.mask)
-        assert torch.equal(usual.boxes, foreign.boxes)
+        assert torch.equal(usual[1]["masks"][0], foreign[1]["masks"][0])
+        assert torch.equal(usual[1]["boxes"], foreign[1]["boxes"])
         assert same(usual, source.scene(index, source.usual[source.labels[index]]))
         others = [family for family in FAMILIES if family != source.usual[source.labels[index]]]
         assert any(same(foreign, source.scene(index, family)) for family in others)
@@ -341,7 +341,7 @@ class TestWithPhotographs:
             assert (np.bincount(source.labels) == per_class).all()
             names += source.photos
             for index in range(2 * len(source.classes)):
-                mask = source[index].mask
+                mask = source[index][1]["masks"][0]
                 assert 0.004 < float(mask.float().mean()) < 0.8, source.photos[source.photo_of(index)]
         assert len(set(names)) == len(names) == len(photos.read_list())
 

@@ -82,9 +82,9 @@ def test_rebuilt_pictures_and_labels_are_the_packages(package, rebuilt):
     assert np.array_equal(train.images.permute(0, 2, 3, 1).numpy(), images["train"])
     assert np.array_equal(train.labels, labels["train"])
     example = train[1234]
-    assert example.image.shape == (3, 32, 32)
-    assert example.image.dtype == torch.uint8
-    assert (example.label, example.boxes, example.mask) == (int(labels["train"][1234]), None, None)
+    assert example[0].shape == (3, 32, 32)
+    assert example[0].dtype == torch.uint8
+    assert example[1] == {"label": int(labels["train"][1234])}
     assert train.label_names[:3] == ("airplane", "automobile", "bird")
     assert train.classes == wordnet.class_list("cifar10")
 

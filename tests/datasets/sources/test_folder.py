@@ -32,11 +32,11 @@ def test_pictures_labels_tree_and_boxes(folder):
     assert test.labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert test.hierarchy.distances("path")[0].tolist() == [0, 2, 4]
     first = test[0]
-    assert first.image.shape == (3, 20, 30)
+    assert first[0].shape == (3, 20, 30)
     with Image.open(folder / "test" / "cat" / "0.png") as picture:
-        np.testing.assert_array_equal(first.image.permute(1, 2, 0).numpy(), np.array(picture))
-    assert first.boxes.tolist() == [[1, 2, 10, 12], [15, 0, 20, 5]]
-    assert test[1].boxes is None
+        np.testing.assert_array_equal(first[0].permute(1, 2, 0).numpy(), np.array(picture))
+    assert first[1]["boxes"].tolist() == [[1, 2, 10, 12], [15, 0, 20, 5]]
+    assert "boxes" not in test[1][1]
 
 
 def test_validation_is_carved_out_of_training_unless_it_has_a_folder(folder):
@@ -44,8 +44,7 @@ def test_validation_is_carved_out_of_training_unless_it_has_a_folder(folder):
     assert np.bincount(train.labels).tolist() == [7, 7, 7]
     assert np.bincount(val.labels).tolist() == [3, 3, 3]
     seen = [
-        {tuple(source[i].image.flatten()[:20].tolist()) for i in range(len(source))}
-        for source in (train, val)
+        {tuple(source[i][0].flatten()[:20].tolist()) for i in range(len(source))} for source in (train, val)
     ]
     assert not seen[0] & seen[1]
     for name in ("cat", "dog", "saw"):

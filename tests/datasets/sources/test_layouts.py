@@ -62,8 +62,8 @@ def copies(tmp_path_factory) -> dict[str, Path]:
 def content(place: Path, split: str) -> list[tuple[str, tuple[int, ...]]]:
     source = datasets.open_source("mini-imagenet", split, root=place)
     examples = (source[index] for index in range(len(source)))
-    assert source[0].image.shape == (3, 4, 4)
-    return sorted((source.classes[one.label], tuple(one.image[:, 0, 0].tolist())) for one in examples)
+    assert source[0][0].shape == (3, 4, 4)
+    return sorted((source.classes[one[1]["label"]], tuple(one[0][:, 0, 0].tolist())) for one in examples)
 
 
 @pytest.mark.parametrize("split", PARTS)

@@ -114,10 +114,10 @@ def test_mini_imagenet_reads_pictures_and_sorts_classes(mini_master):
     assert source.hierarchy.classes == source.classes
     assert np.bincount(source.labels).tolist() == [120] * 4
     example = source[0]
-    assert example.image.shape == (3, 9, 12)
-    assert example.image.dtype == torch.uint8
-    assert (example.label, example.boxes, example.mask) == (int(source.labels[0]), None, None)
-    assert source.filenames[0].startswith(source.classes[example.label])
+    assert example[0].shape == (3, 9, 12)
+    assert example[0].dtype == torch.uint8
+    assert example[1] == {"label": int(source.labels[0])}
+    assert source.filenames[0].startswith(source.classes[example[1]["label"]])
 
 
 def test_mini_imagenets_mistakes_are_named(mini):
@@ -198,7 +198,8 @@ def as_zip(root: Path, target: Path) -> Path:
 def whole(source) -> list[tuple[bytes, int, tuple[float, ...]]]:
     """A source's content, sorted, for comparing sources as sets."""
     return sorted(
-        (e.image.numpy().tobytes(), e.label, tuple(e.boxes.flatten().tolist())) for e in source_items(source)
+        (e[0].numpy().tobytes(), e[1]["label"], tuple(e[1]["boxes"].flatten().tolist()))
+        for e in source_items(source)
     )
 
 
@@ -218,18 +219,18 @@ def test_tiny_imagenet_reads_pictures_labels_and_boxes(tiny):
             box = (float(picture), float(number), float(picture + 30), 63.0)
             expected.append((pixels.tobytes(), source.classes.index(wnid), box))
     assert whole(source) == sorted(expected)
-    grey = [e for e in source_items(source) if torch.equal(e.image[0], e.image[1])]
+    grey = [e for e in source_items(source) if torch.equal(e[0][0], e[0][1])]
     assert len(grey) == 3
-    assert all(e.image.shape == (3, 64, 64) and e.image.dtype == torch.uint8 for e in grey)
-    assert source[0].boxes.shape == (1, 4)
-    assert source[0].boxes.dtype == torch.float32
+    assert all(e[0].shape == (3, 64, 64) and e[0].dtype == torch.uint8 for e in grey)
+    assert source[0][1]["boxes"].shape == (1, 4)
+    assert source[0][1]["boxes"].dtype == torch.float32
 
 
 def test_tiny_imagenets_official_val_is_our_test_and_our_val_comes_from_train(tiny):
     test = datasets.open_source("tiny-imagenet", "test", root=tiny)
     assert len(test) == 6
     assert (
-        sorted(tuple(e.boxes[0].tolist()) for e in source_items(test))
+        sorted(tuple(e[1]["boxes"][0].tolist()) for e in source_items(test))
         == [(1, 2, 40, 50)] * 3 + [(1, 2, 41, 50)] * 3
     )
     train = datasets.open_source("tiny-imagenet", "train", root=tiny, val_fraction=0.2)
@@ -249,7 +250,7 @@ def test_a_zip_reads_like_its_folder_in_any_process(tiny, tmp_path, split):
     # Often enough that two processes with one file position between them would trip over each other.
     order = list(range(len(packed))) * (1500 // len(packed))
     loader = DataLoader(packed, None, sampler=order, num_workers=2, multiprocessing_context="fork")
-    labels = [example.label for example in loader]
+    labels = [example[1]["label"] for example in loader]
     assert labels == [int(packed.labels[index]) for index in order]
 
 
