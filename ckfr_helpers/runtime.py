@@ -7,12 +7,16 @@ inside the functions that need it.
 import contextlib
 import json
 import os
+import pickle
 import random
+import re
+import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
@@ -138,6 +142,7 @@ def environment() -> dict[str, str | int]:
                 cpu = line.split(":", 1)[1].strip()
                 break
     return {
+        "code": code_version(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
@@ -146,6 +151,27 @@ def environment() -> dict[str, str | int]:
         "cores": num_workers(most=10_000),
         "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none",
     }
+
+
+@cache
+def code_version() -> str:
+    """Package version and git commit, e.g. ``"0.2.0 1a2b3c4d"``; the same all through a process.
+
+    ``+changed`` follows where the package's code or a benchmark differs from that commit; ``unknown`` stands
+    for the commit outside a checkout or without git.
+    """
+    from ckfr_helpers import __version__
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(repo_root()), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+
+    commit = "unknown"
+    if repo_root() is not None:
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            commit = git("rev-parse", "--short=8", "HEAD")
+            commit += "+changed" * bool(git("status", "--porcelain", "--", "ckfr_helpers", "benchmarks/*.py"))
+    return f"{__version__} {commit}"
 
 
 @contextlib.contextmanager
@@ -187,6 +213,134 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def load_plain_pickle(source: str | Path | BinaryIO, what: str) -> Any:
+    """Read a pickle of numbers, text, containers and NumPy arrays; nothing that it names is ever run.
+
+    A pickle is a small program that may call any function by name. Here the few names that arrays need lead
+    to stand-ins of ours, and every other is refused. Arrays may hold numbers, text or such values again.
+
+    Args:
+        source: a file, or one open for reading that stands where the pickle begins.
+        what: what it should hold, for the sentence if it does not, e.g. ``"a batch of CIFAR pictures"``.
+
+    Returns:
+        The content: ordered and default dicts as dict, bytes (Python 2's text) as str by Latin-1.
+
+    Raises:
+        CkfrError: if the file is missing or damaged, or asks for anything else.
+    """
+    place = source if isinstance(source, str | Path) else getattr(source, "name", "The file")
+    try:
+        with open(source, "rb") if isinstance(source, str | Path) else contextlib.nullcontext(source) as file:
+            return _settled(_PlainUnpickler(file, encoding="latin1").load(), {})
+    except FileNotFoundError:
+        raise CkfrError(f"There is no file {source}; expected {what}.") from None
+    except _Refused as error:
+        raise CkfrError(f"{place} is refused as {what}: {error}; expected plain data only.") from None
+    except Exception as error:  # a damaged pickle can raise nearly anything
+        raise CkfrError(f"{place} is not {what} ({type(error).__name__}: {error}); fetch it again.") from None
+
+
+class _Refused(Exception):
+    """Something in a pickle is no plain data; the message says what."""
+
+
+class _DType:
+    """Stands in for ``numpy.dtype``."""
+
+    def __init__(self, code: str, *_: object) -> None:
+        if not re.fullmatch(r"b1|[iu][1248]|f[248]|[SU]\d{1,6}|O8?", code):
+            raise _Refused(f"it holds an array of type {code!r}")
+        self.code, self.order = code, "="
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.order = state[1] if state[1] in ("<", ">") else "="
+
+    def read(self, data: bytes | str) -> np.ndarray:
+        return np.frombuffer(data.encode("latin1") if isinstance(data, str) else data, self.order + self.code)
+
+
+class _Array:
+    """Stands in for ``numpy.ndarray`` until all is read."""
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, self.shape, self.dtype, self.fortran, self.data = state
+
+    def settled(self, done: dict[int, Any]) -> np.ndarray:
+        if self.dtype.code.startswith("O"):
+            values = np.empty(len(self.data), dtype=object)
+            values[:] = _settled(self.data, done)
+        else:
+            values = self.dtype.read(self.data).copy()
+        return values.reshape(self.shape, order="F" if self.fortran else "C")
+
+
+class _Call:
+    """A name that a pickle may call; not the function itself, which it could then change."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable[..., object]) -> None:
+        self._function = function
+
+    def __call__(self, *arguments: Any) -> object:
+        return self._function(*arguments)
+
+    def __setstate__(self, _: object) -> None:
+        raise _Refused("it wants to change a function")
+
+
+def _from_buffer(data: bytes, dtype: _DType, shape: tuple[int, ...], order: str) -> _Array:
+    array = _Array()
+    array.__setstate__((1, shape, dtype, order == "F", data))
+    return array
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    # As NumPy 1 and Python 3 name them; a text stands for a name that is only ever an argument.
+    known = {  # noqa: RUF012 -- a constant table
+        "numpy.ndarray": "ndarray",
+        "numpy.dtype": _DType,
+        "numpy.core.multiarray._reconstruct": lambda *_: _Array(),
+        "numpy.core.multiarray.scalar": lambda dtype, data: dtype.read(data)[0].item(),
+        "numpy.core.numeric._frombuffer": _from_buffer,
+        "_codecs.encode": lambda text, *_: text.encode("latin1"),
+        "collections.OrderedDict": dict,
+        "collections.defaultdict": lambda *_: {},
+        "builtins.range": range,
+        "builtins.xrange": range,
+        "builtins.list": "list",
+        "builtins.dict": "dict",
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        module = module.replace("numpy._core", "numpy.core").replace("__builtin__", "builtins")
+        if (found := self.known.get(f"{module}.{name}")) is None:
+            raise _Refused(f"it wants to run {module}.{name}")
+        return _Call(found) if callable(found) else found
+
+
+def _settled(value: Any, done: dict[int, Any]) -> Any:
+    """The value with arrays for their stand-ins; what is shared inside it is visited once."""
+    if isinstance(value, bytes | bytearray):
+        return value.decode("latin1")
+    if value is None or isinstance(value, int | float | complex | str | range):
+        return value
+    if id(value) not in done:
+        if isinstance(value, list):
+            done[id(value)] = result = []  # first, since a list may hold itself
+            result.extend(_settled(item, done) for item in value)
+        elif isinstance(value, dict):
+            done[id(value)] = {_settled(key, done): _settled(item, done) for key, item in value.items()}
+        elif isinstance(value, tuple | set | frozenset):
+            done[id(value)] = type(value)(_settled(item, done) for item in value)
+        elif isinstance(value, _Array):
+            done[id(value)] = value.settled(done)
+        else:
+            raise _Refused("it holds a function or type")
+    return done[id(value)]
 
 
 def in_colab() -> bool:

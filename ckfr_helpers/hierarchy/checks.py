@@ -5,6 +5,9 @@ for the other mistakes and name the offender.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
 
 from ckfr_helpers.runtime import CkfrError
 
@@ -23,6 +26,45 @@ def check_classes(classes: Sequence[str]) -> None:
         if name in seen:
             raise CkfrError(f"Class {name!r} is listed twice; expected each class once.")
         seen.add(name)
+
+
+def check_distances(distances: Any, classes: Sequence[str] | None = None, where: str = "") -> np.ndarray:
+    """A matrix of distances between classes, refused unless it can be one.
+
+    Args:
+        distances: (C, C) numbers.
+        classes: names for the message; labels if None. Where given, there must be C of them.
+        where: the file it came from.
+
+    Returns:
+        (C, C) array of the same type.
+
+    Raises:
+        CkfrError: if it is no square of finite numbers of at least 0, symmetric with a zero diagonal; the
+            first pair at fault is named.
+    """
+    matrix = np.asarray(distances)
+    count = len(classes) if classes is not None else len(matrix) if matrix.ndim else 0
+    source = f" in {where}" if where else ""
+    if matrix.shape != (count, count) or count == 0 or matrix.dtype.kind not in "iuf":
+        raise CkfrError(
+            f"The distances{source} are {matrix.dtype} of shape {matrix.shape}; expected numbers, a row and "
+            f"a column for each of the {f'{count} ' if classes is not None else ''}classes."
+        )
+    for fault, expected in (
+        (~np.isfinite(matrix) | (matrix < 0), "a finite distance of at least 0"),
+        (np.eye(count, dtype=bool) & (matrix != 0), "0 from a class to itself"),
+        (matrix != matrix.T, "the same in both directions"),
+    ):
+        if fault.any():
+            a, b = np.argwhere(fault)[0]
+            names = [repr(classes[i]) if classes is not None else f"class {i}" for i in (a, b)]
+            back = f" and {matrix[b, a]} back" if "both" in expected else ""
+            raise CkfrError(
+                f"The distance{source} from {names[0]} to {names[1]} is {matrix[a, b]}{back}; "
+                f"expected {expected}."
+            )
+    return matrix
 
 
 def check_tree(parent: Mapping[str, str], classes: Sequence[str]) -> None:

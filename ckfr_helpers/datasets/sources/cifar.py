@@ -19,8 +19,7 @@ from ckfr_helpers.datasets.base import Example, ImageSource, check_split, make_e
 from ckfr_helpers.datasets.files import find_folder
 from ckfr_helpers.datasets.splits import carve_validation
 from ckfr_helpers.hierarchy.tree import Hierarchy
-from ckfr_helpers.hierarchy.unpickle import load_arrays
-from ckfr_helpers.runtime import CkfrError
+from ckfr_helpers.runtime import CkfrError, load_plain_pickle
 
 
 class Layout(NamedTuple):
@@ -31,8 +30,8 @@ class Layout(NamedTuple):
     train: tuple[str, ...]
     test: tuple[str, ...]
     meta: str
-    labels_key: bytes
-    names_key: bytes
+    labels_key: str
+    names_key: str
     classes: int
 
 
@@ -43,8 +42,8 @@ LAYOUTS = {
         tuple(f"data_batch_{number}" for number in range(1, 6)),
         ("test_batch",),
         "batches.meta",
-        b"labels",
-        b"label_names",
+        "labels",
+        "label_names",
         10,
     ),
     "cifar100": Layout(
@@ -53,8 +52,8 @@ LAYOUTS = {
         ("train",),
         ("test",),
         "meta",
-        b"fine_labels",
-        b"fine_label_names",
+        "fine_labels",
+        "fine_label_names",
         100,
     ),
 }
@@ -146,7 +145,7 @@ def read_batches(folder: Path, layout: Layout, test: bool) -> tuple[np.ndarray, 
     for file in layout.test if test else layout.train:
         batch = load_pickle(folder / file)
         try:
-            pixels, marks = batch[b"data"], batch[layout.labels_key]
+            pixels, marks = batch["data"], batch[layout.labels_key]
         except (KeyError, TypeError) as error:
             raise CkfrError(f"{folder / file} is no batch of {layout.title}: it has no {error}.") from error
         if (
@@ -174,17 +173,17 @@ def read_batches(folder: Path, layout: Layout, test: bool) -> tuple[np.ndarray, 
 def _label_names(folder: Path, layout: Layout) -> tuple[str, ...]:
     meta = load_pickle(folder / layout.meta)
     try:
-        return tuple(name.decode() for name in meta[layout.names_key])
+        return tuple(meta[layout.names_key])
     except (KeyError, TypeError, AttributeError) as error:
         raise CkfrError(f"{folder / layout.meta} does not list the class names of {layout.title}.") from error
 
 
 def load_pickle(path: Path) -> Any:
-    """Read one of CIFAR's pickles without letting it run anything else; strings come back as bytes.
+    """Read one of CIFAR's pickles without letting it run anything else; texts come back as str.
 
     Raises:
         CkfrError: if the file is missing, damaged, or asks for more than arrays, numbers and strings.
     """
     if not path.is_file():
         raise CkfrError(f"The file {path} is missing; expected it beside the other batches.")
-    return load_arrays(path, "a batch of CIFAR pictures")
+    return load_plain_pickle(path, "a batch of CIFAR pictures")

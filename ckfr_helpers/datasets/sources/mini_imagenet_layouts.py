@@ -21,8 +21,7 @@ import torch
 from torch import Tensor
 
 from ckfr_helpers.datasets.files import FileTree
-from ckfr_helpers.hierarchy.unpickle import load_arrays
-from ckfr_helpers.runtime import CkfrError
+from ckfr_helpers.runtime import CkfrError, load_plain_pickle
 
 CSV_FILES = ("train.csv", "val.csv", "test.csv")
 # The first name of each is the usual one.
@@ -209,11 +208,11 @@ class PickleLayout(Layout):
 
 def _read_pickle(path: Path) -> tuple[np.ndarray, dict[str, list[int]]]:
     """Pictures (N, H, W, 3) uint8 and, for each class, which of them are its own."""
-    content = load_arrays(path, "a few-shot pickle of mini-ImageNet")
+    content = load_plain_pickle(path, "a few-shot pickle of mini-ImageNet")
     form = "expected image_data (N, 84, 84, 3) uint8 and class_dict"
-    if not isinstance(content, dict) or not {b"image_data", b"class_dict"} <= set(content):
+    if not isinstance(content, dict) or not {"image_data", "class_dict"} <= set(content):
         raise CkfrError(f"{path} is no few-shot pickle of mini-ImageNet; {form}.")
-    images, classes = content[b"image_data"], content[b"class_dict"]
+    images, classes = content["image_data"], content["class_dict"]
     if (
         not isinstance(images, np.ndarray)
         or images.dtype != np.uint8
@@ -225,7 +224,7 @@ def _read_pickle(path: Path) -> tuple[np.ndarray, dict[str, list[int]]]:
         raise CkfrError(f"{path} holds image_data of {shape}; {form}.")
     rows: dict[str, list[int]] = {}
     for key, members in classes.items():
-        wnid = key.decode("ascii", "replace") if isinstance(key, bytes) else str(key)
+        wnid = str(key)
         if not _WNID.fullmatch(wnid):
             raise CkfrError(f"{path} names a class {wnid!r}; expected WordNet ids such as n01532829.")
         try:
