@@ -160,7 +160,6 @@ def code_version() -> str:
     ``+changed`` follows where the package's code or a benchmark differs from that commit; ``unknown`` stands
     for the commit outside a checkout or without git.
     """
-    from ckfr_helpers import __version__
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(repo_root()), *arguments]
@@ -171,7 +170,7 @@ def code_version() -> str:
         with contextlib.suppress(OSError, subprocess.SubprocessError):
             commit = git("rev-parse", "--short=8", "HEAD")
             commit += "+changed" * bool(git("status", "--porcelain", "--", "ckfr_helpers", "benchmarks/*.py"))
-    return f"{__version__} {commit}"
+    return f"{sys.modules[__package__].__version__} {commit}"  # imported, since a part of it is
 
 
 @contextlib.contextmanager
