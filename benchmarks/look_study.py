@@ -213,7 +213,7 @@ def summarise(
 
         base = of(0.0)
         row: dict = {"condition": condition, "lr": rates[condition], "alpha": alphas[condition], "scores": {}}
-        names = [*base[0]["look"], "mistake_severity", "hdist@1", "alignment_pearson"]
+        names = [*base[0]["look"], "mistake_severity", "hdist@1", "correlation"]
 
         def values(group: list[dict], name: str) -> list[float]:
             return [r["look"][name] if name in r["look"] else r["test"][name] for r in group]

@@ -1,7 +1,7 @@
 """How often a classifier is wrong, how badly, and with which interval."""
 
+from ckfr_helpers.metrics.alignment import latent_tree_correlation
 from ckfr_helpers.metrics.hierarchical import (
-    alignment,
     confusion_matrix,
     hierarchical_metrics,
     minimum_risk_labels,
@@ -13,10 +13,10 @@ from ckfr_helpers.metrics.intervals import Interval, bootstrap_interval, mean_in
 
 __all__ = [
     "Interval",
-    "alignment",
     "bootstrap_interval",
     "confusion_matrix",
     "hierarchical_metrics",
+    "latent_tree_correlation",
     "mean_interval",
     "minimum_risk_labels",
     "minimum_risk_scores",

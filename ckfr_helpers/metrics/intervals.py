@@ -43,7 +43,7 @@ class Interval:
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether a difference is told apart from nothing."""
+        """Whether zero lies outside the interval; False where there is none."""
         return self.low > 0 or self.high < 0
 
     def scaled(self, factor: float) -> "Interval":
@@ -61,6 +61,9 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
 
     Raises:
         CkfrError: for no values, NaN, or a level outside (0, 1).
+
+    >>> print(mean_interval([0.70, 0.71, 0.73]))
+    0.713 [0.675, 0.751]
     """
     array = np.asarray(values, dtype=np.float64).ravel()
     _check_level(level)

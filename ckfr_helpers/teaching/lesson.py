@@ -21,7 +21,6 @@ from ckfr_helpers.training.cached import CachedFeatures
 from ckfr_helpers.training.config import TrainConfig
 from ckfr_helpers.training.evaluation import Predictions, predict, score
 from ckfr_helpers.training.run import (
-    knowledge_distances,
     make_fabric,
     make_model,
     open_split,
@@ -173,7 +172,6 @@ def finetune_pair(config: TrainConfig, condition: str, say: Callable[[str], None
     outcomes = {}
     source = open_split(config, "test")
     fabric = make_fabric(config)
-    severity = source.hierarchy.distances("lca_height")
     untrained = make_model(config, len(source.classes)).to(fabric.device)
     before = predict(untrained, split_loader(config, source, untrained, fabric, train=False), fabric).latents
     for name, asked in (("baseline", dataclasses.replace(config, alpha=0.0)), ("ckfr", config)):
@@ -181,7 +179,7 @@ def finetune_pair(config: TrainConfig, condition: str, say: Callable[[str], None
         loader = split_loader(asked, source, run.model, fabric, train=False)
         seen = predict(run.model.to(fabric.device), loader, fabric)
         best = max(range(len(run.history)), key=lambda i: run.history[i]["val_top1"]) + 1
-        scores = score(seen, severity, knowledge_distances(asked, source))
+        scores = score(seen, source.hierarchy)
         outcomes[name] = Outcome(run.history, best, seen, scores)
         say(f"{condition}, {name}: top-1 {scores['top1']:.3f} on test, best epoch {best}")
     return Pair(condition, source.hierarchy, outcomes["baseline"], outcomes["ckfr"], before)

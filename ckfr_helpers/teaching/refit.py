@@ -104,8 +104,8 @@ class Refit:
         latents: (M, P) projected held-out latents.
         logits: (M, C) of the held-out samples.
         train_accuracy: share of the training samples that it gets right.
-        scores: on the held-out samples: "top1"; "mistake_severity" and "hdist@k" in LCA height; "pearson"
-            and the others of `metrics.alignment`, which compare distances with the setting's ell and measure.
+        scores: on the held-out samples: "top1"; "mistake_severity" and "hdist@k" in LCA height; and
+            `metrics.latent_tree_correlation`, whose ell and measure do not follow the setting's.
     """
 
     setting: RefitSetting
@@ -207,7 +207,7 @@ def _fit(frozen: FrozenLatents, setting: RefitSetting, at_each_step: Callable[[]
         hits = (train @ projection.T @ weight.T + bias).argmax(1) == labels
     truth = frozen.held_out_labels
     scores = metrics.hierarchical_metrics(logits, truth, frozen.hierarchy.distances("lca_height"))
-    scores |= metrics.alignment(latents, truth, knowledge, setting.ell)
+    scores |= metrics.latent_tree_correlation(latents, truth, frozen.hierarchy.distances("path"))
     return Refit(setting, latents.numpy(), logits, float(hits.float().mean()), scores)
 
 

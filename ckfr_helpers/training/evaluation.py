@@ -9,6 +9,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from ckfr_helpers import metrics
+from ckfr_helpers.hierarchy import Hierarchy
 
 
 class Predictions(NamedTuple):
@@ -63,35 +64,25 @@ def predict(model: nn.Module, loader: Iterable, fabric: Fabric | None = None) ->
     return Predictions(logits[first], latents[first], labels[first], indices[first])
 
 
-def score(
-    predictions: Predictions,
-    distances: np.ndarray,
-    knowledge: np.ndarray | None = None,
-    alignment_samples: int = 500,
-) -> dict[str, float]:
+def score(predictions: Predictions, hierarchy: Hierarchy) -> dict[str, float]:
     """Accuracy, how bad the mistakes are, the free CRM decisions, and how well latents follow the tree.
 
+    Units are fixed, whatever a loss was trained with: mistakes are measured in LCA height, and latents are
+    compared with path lengths.
+
     Args:
-        predictions: from `predict`.
-        distances: (K, K) class distances, unscaled, so that severities read in their own unit.
-        knowledge: (K, K) the distances that latents are compared with, if they are others.
-        alignment_samples: the ``most`` of `metrics.alignment`.
+        predictions: from `predict`, of a whole split.
+        hierarchy: of the K classes, in label order.
 
     Returns:
         `metrics.hierarchical_metrics` of the argmax; the same under ``crm_`` for minimum-risk decisions;
-        "cross_entropy"; and ``alignment_…`` correlations of latent and knowledge distances.
+        "cross_entropy"; and `metrics.latent_tree_correlation`.
     """
-    logits = torch.from_numpy(predictions.logits).double()
-    labels = predictions.labels
-    scores = dict(metrics.hierarchical_metrics(predictions.logits, labels, distances))
+    logits, labels = torch.from_numpy(predictions.logits).double(), predictions.labels
+    heights = hierarchy.distances("lca_height")
+    scores = metrics.hierarchical_metrics(predictions.logits, labels, heights)
     scores["cross_entropy"] = float(nn.functional.cross_entropy(logits, torch.from_numpy(labels)))
-    risks = logits.softmax(1).numpy() @ distances.T.astype(
-        np.float64
-    )  # (N, K): expected distance of each answer
-    for name, value in metrics.hierarchical_metrics(-risks, labels, distances).items():
-        scores[f"crm_{name}"] = value
-    for name, value in metrics.alignment(
-        predictions.latents, labels, distances if knowledge is None else knowledge, most=alignment_samples
-    ).items():
-        scores[f"alignment_{name}"] = value
-    return scores
+    decisions = metrics.minimum_risk_scores(logits.softmax(1), heights)
+    crm = metrics.hierarchical_metrics(decisions, labels, heights)
+    scores |= {f"crm_{name}": value for name, value in crm.items()}
+    return scores | metrics.latent_tree_correlation(predictions.latents, labels, hierarchy.distances("path"))

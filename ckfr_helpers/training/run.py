@@ -95,7 +95,7 @@ def _train(config: TrainConfig, out: Path, fabric: Fabric, progress: bool) -> Ru
         model, loss, loaders["train"], loaders["val"], config, fabric=fabric, out=out, progress=progress
     )
     model.load_state_dict(result.best_weights)
-    scores = score(predict(model.to(fabric.device), loaders["test"], fabric), distances)
+    scores = score(predict(model.to(fabric.device), loaders["test"], fabric), source["test"].hierarchy)
     if fabric.is_global_zero:
         record = {"scores": scores, "best_epoch": result.best_epoch + 1, "environment": environment()}
         with atomic_path(out / "scores.json") as path:
@@ -135,7 +135,7 @@ def evaluate(folder: Path, split: str = "test", *, progress: bool = True) -> dic
     loader = split_loader(config, source, run.model, fabric, train=False)
     if progress and fabric.is_global_zero:
         loader = tqdm(loader, desc=split, leave=False)
-    return score(predict(run.model.to(fabric.device), loader, fabric), knowledge_distances(config, source))
+    return score(predict(run.model.to(fabric.device), loader, fabric), source.hierarchy)
 
 
 def resolve(config: TrainConfig) -> TrainConfig:

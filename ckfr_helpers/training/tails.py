@@ -16,7 +16,6 @@ import torch
 from ckfr_helpers.datasets.base import ImageSource
 from ckfr_helpers.datasets.loading import TransformedView, make_loader
 from ckfr_helpers.datasets.transforms import make_transform
-from ckfr_helpers.hierarchy.tree import Measure
 from ckfr_helpers.models.classifier import Classifier, build_model
 from ckfr_helpers.runtime import num_workers, seed_everything
 from ckfr_helpers.training.cached import CachedFeatures, cache_features
@@ -123,8 +122,6 @@ def train_tail(
     *,
     model_name: str = "efficientnet_lite0",
     stage: int,
-    alignment: Measure | None = None,
-    alignment_samples: int = 500,
     progress: bool = False,
 ) -> TailRun:
     """Train one tail on cached features, keep its best validation epoch, score it on val and test.
@@ -135,9 +132,6 @@ def train_tail(
         settings: loss and optimisation.
         model_name: backbone.
         stage: where it was cut.
-        alignment: tree distance that latents are compared with; None for the one that the settings train on.
-        alignment_samples: how many pictures, evenly spaced, that comparison takes; its time grows as their
-            square, and with 500 of 1280 numbers it is the slowest part of scoring.
         progress: show bars.
     """
     knowledge = source.hierarchy.distances(settings.measure)
@@ -162,10 +156,8 @@ def train_tail(
     }
     result = fit(tail, loss, loaders["train"], loaders["val"], config, progress=progress)
     tail.load_state_dict(result.best_weights)
-    severity = source.hierarchy.distances("lca_height")
     seen = {split: predict(tail, loaders[split]) for split in ("val", "test")}
-    tree = knowledge if alignment is None else source.hierarchy.distances(alignment)
-    scores = {split: score(seen[split], severity, tree, alignment_samples) for split in seen}
+    scores = {split: score(seen[split], source.hierarchy) for split in seen}
     return TailRun(
         settings, tail.eval(), result.history, result.best_epoch + 1,
         seen["val"], seen["test"], scores["val"], scores["test"],

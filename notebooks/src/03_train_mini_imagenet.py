@@ -182,13 +182,14 @@ show(
 )
 
 # %% [markdown]
-# The box plots' correlation is over some of the scenes and leaves out pairs of one class: that two lions lie close
-# together is what any classifier achieves. The matrices' is over class means. Both, over more scenes, are in the scores:
+# The box plots' correlation is over pairs of scenes and leaves out pairs of one class: that two lions lie close
+# together is what any classifier achieves. The matrices' is over class means, and this one is the score that we report
+# from here on as *latent–tree correlation* (Pearson's; Spearman's, over ranks, beside it):
 
 # %%
 for pair in pairs:
     for name, outcome in (("baseline", pair.baseline), ("CKFR", pair.ckfr)):
-        found = {key: round(value, 2) for key, value in outcome.scores.items() if "alignment" in key}
+        found = {key: round(value, 2) for key, value in outcome.scores.items() if "correlation" in key}
         print(f"{pair.condition:8} {name:8} {found}")
 
 # %% [markdown]

@@ -11,7 +11,7 @@ from matplotlib.patches import Polygon
 
 from ckfr_helpers.hierarchy.tree import Hierarchy
 from ckfr_helpers.losses.arrangement import Arrangement
-from ckfr_helpers.metrics.hierarchical import mean_interval
+from ckfr_helpers.metrics import mean_interval
 from ckfr_helpers.teaching.plots.branches import class_colours, sisters
 from ckfr_helpers.teaching.plots.multiples import alpha_ell_grid
 from ckfr_helpers.teaching.plots.style import BASELINE, CMAP, COLOURS, OURS, subplots

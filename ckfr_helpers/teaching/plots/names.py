@@ -10,8 +10,10 @@ NAMES = {
     "mistake_severity": "mistake severity",
     "hdist@1": "hierarchical distance@1",
     "hdist@5": "hierarchical distance@5",
-    "alignment_pearson": "latent–tree correlation",
+    "correlation": "latent–tree correlation",
 }
+#: The same under the column names of the committed study tables.
+STUDY_NAMES = {"alignment_pearson" if key == "correlation" else key: name for key, name in NAMES.items()}
 METHOD_NAMES = {
     "ckfr": "CKFR",
     "soft-labels": "soft labels",

@@ -21,7 +21,7 @@ MOST_BRANCHES = 8
 SCORES = (
     ("top1", "top-1 accuracy", (0.0, 1.0), "→ better"),
     ("mistake_severity", "mistake severity", (4.0, 10.0), "← milder"),
-    ("pearson", "latent–tree correlation", (0.0, 1.0), "→ follows the tree"),
+    ("correlation", "latent–tree correlation", (0.0, 1.0), "→ follows the tree"),
 )
 
 
@@ -112,7 +112,7 @@ def refit_grid(grid: Mapping[tuple[float, float], Refit], labels: np.ndarray, hi
 
     def draw(axis: Axes, fit: Refit) -> None:
         _map(axis, fit, None, labels, hierarchy, distances, names=False)
-        axis.set_title(f"top-1 {fit.scores['top1']:.0%}, r = {fit.scores['pearson']:.2f}", fontsize=9)
+        axis.set_title(f"top-1 {fit.scores['top1']:.0%}, r = {fit.scores['correlation']:.2f}", fontsize=9)
 
     return alpha_ell_grid(
         grid, draw, hierarchy, _colours(hierarchy), cell=(2.3, 2.35), legend_height=0.3, column_gap=0.8

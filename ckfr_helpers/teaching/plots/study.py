@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ckfr_helpers.losses.rivals import BASELINE as PLAIN
-from ckfr_helpers.teaching.plots.names import HIGHER_IS_BETTER, NAMES, method_title, says_nothing
+from ckfr_helpers.teaching.plots.names import HIGHER_IS_BETTER, method_title, says_nothing
+from ckfr_helpers.teaching.plots.names import STUDY_NAMES as NAMES
 from ckfr_helpers.teaching.plots.study_tables import Summary, each
 from ckfr_helpers.teaching.plots.style import BASELINE, CMAP, COLOURS, OURS
 

@@ -14,11 +14,11 @@ from ckfr_helpers import metrics
 from ckfr_helpers.losses.rivals import BASELINE
 from ckfr_helpers.teaching.plots.names import (
     HIGHER_IS_BETTER,
-    NAMES,
     dataset_title,
     method_title,
     says_nothing,
 )
+from ckfr_helpers.teaching.plots.names import STUDY_NAMES as NAMES
 
 Summary = Mapping[str, Any]
 

@@ -44,7 +44,7 @@ def _line(fit: Refit) -> str:
     return (
         f"alpha {setting.alpha:<4g} ell {setting.ell:.1f} start {setting.seed + 1} | accuracy "
         f"{scores['top1']:.1%} | mistake severity {scores['mistake_severity']:.2f} | latent–tree r "
-        f"{scores['pearson']:.2f}"
+        f"{scores['correlation']:.2f}"
     )
 
 
@@ -75,7 +75,7 @@ def refit_panel(frozen: FrozenLatents, **settings: Any) -> Panel:
         for ell in GRID_ELLS:
             cells = "".join(
                 f"  {one.scores['top1']:4.0%} / {one.scores['mistake_severity']:4.1f} / "
-                f"{one.scores['pearson']:4.2f}  "
+                f"{one.scores['correlation']:4.2f}  "
                 for one in (grid[alpha, ell] for alpha in GRID_ALPHAS)
             )
             lines.append(f"ell = {ell:<4g}" + cells)

@@ -1,0 +1,61 @@
+"""What the scores take in: arrays, tensors or lists, checked once, as float64 and int64 NumPy arrays."""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ckfr_helpers.runtime import CkfrError
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+def as_scores(values: ArrayLike, what: str = "Scores") -> Floats:
+    """(N, D) float64 without NaN and with at least one entry; ``what`` names them in the error."""
+    array = _array(values).astype(np.float64)
+    if array.ndim != 2 or not array.size:
+        raise CkfrError(
+            f"{what} have shape {array.shape}; expected two dimensions with at least one of each."
+        )
+    missing = np.isnan(array).any(axis=1)
+    if missing.any():
+        raise CkfrError(f"{what} have a NaN in row {int(missing.argmax())}; expected numbers.")
+    return array
+
+
+def as_labels(values: ArrayLike) -> Ints:
+    """(N,) int64 labels."""
+    array = _array(values)
+    if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
+        raise CkfrError(
+            f"Labels have shape {array.shape} and type {array.dtype}; expected (samples,) integers."
+        )
+    return array.astype(np.int64)
+
+
+def as_distances(values: ArrayLike, symmetric: bool = True) -> Floats:
+    """(C, C) finite class distances as float64."""
+    array = _array(values).astype(np.float64)
+    if array.ndim != 2 or array.shape[0] != array.shape[1]:
+        raise CkfrError(f"Class distances have shape {array.shape}; expected a square.")
+    if not np.isfinite(array).all():
+        raise CkfrError("A class distance is NaN or infinite; expected finite numbers.")
+    if symmetric and not np.allclose(array, array.T):
+        a, b = np.unravel_index(np.abs(array - array.T).argmax(), array.shape)
+        raise CkfrError(
+            f"Class distances are not symmetric: {array[a, b]:g} from class {a} to {b}, {array[b, a]:g} back."
+        )
+    return array
+
+
+def check_range(labels: Ints, classes: int) -> None:
+    """Refuse labels outside 0 … classes − 1."""
+    if len(labels) and not (labels.min() >= 0 and labels.max() < classes):
+        raise CkfrError(f"Labels run from {labels.min()} to {labels.max()}; expected 0 to {classes - 1}.")
+
+
+def _array(values: ArrayLike) -> np.ndarray:
+    detach = getattr(values, "detach", None)  # a torch tensor, without importing torch
+    if detach is None:
+        return np.asarray(values)
+    tensor = detach().cpu()
+    return (tensor.double() if tensor.is_floating_point() else tensor).numpy()  # NumPy has no bfloat16
