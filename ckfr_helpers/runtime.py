@@ -6,6 +6,8 @@ inside the functions that need it.
 
 import contextlib
 import json
+import math
+import numbers
 import os
 import pickle
 import random
@@ -30,6 +32,40 @@ class CkfrError(ValueError):
     """
 
 
+def check_number(
+    name: str,
+    value: Any,
+    low: float,
+    high: float = math.inf,
+    *,
+    whole: bool = False,
+    above: bool = False,
+    below: bool = False,
+) -> None:
+    """Refuse an option that is no finite number (``"abc"`` is as easily written as ``0.9``) or out of range.
+
+    Args:
+        name, value: the option, and what was given.
+        low, high: smallest and largest value allowed; ``above`` and ``below`` exclude these two themselves.
+        whole: whether it must be a whole number.
+
+    Raises:
+        CkfrError: if it is not.
+
+    Example:
+        >>> check_number("alpha", -1.0, 0)
+        Traceback (most recent call last):
+        ckfr_helpers.runtime.CkfrError: alpha is -1.0; expected a number of at least 0.
+    """
+    if isinstance(value, numbers.Integral if whole else numbers.Real) and not isinstance(value, bool):
+        reached = low < value if above else low <= value
+        if reached and (value < high if below else value <= high) and math.isfinite(value):
+            return
+    least = f"a {'whole ' * whole}number {'above' if above else 'of at least'} {low}"
+    most = "" if high == math.inf else f" and {'below' if below else 'at most'} {high}"
+    raise CkfrError(f"{name} is {value!r}; expected {least}{most}.")
+
+
 def repo_root() -> Path | None:
     """The checkout this package runs from, or None when it was installed as a wheel."""
     root = PACKAGE.parent
@@ -42,27 +78,25 @@ def project_file(name: str) -> Path:
     Raises:
         CkfrError: if neither the checkout's ``data/`` nor the installed package holds it.
     """
-    root = repo_root()
-    places = ([root / "data" / name] if root else []) + [PACKAGE / "data" / name]
-    for place in places:
-        if place.is_file():
-            return place
+    places = [folder / "data" / name for folder in (repo_root(), PACKAGE) if folder]
+    if found := next((place for place in places if place.is_file()), None):
+        return found
     raise CkfrError(f"The project file {name!r} is missing; expected it at {' or '.join(map(str, places))}.")
 
 
 def data_root() -> Path:
     """Folder for downloads: ``$CKFR_DATA``, else the checkout's ``data/``, else ``./data``."""
-    if os.environ.get("CKFR_DATA"):
-        return Path(os.environ["CKFR_DATA"]).expanduser()
-    root = repo_root()
-    return (root or Path.cwd()) / "data"
+    return _folder("CKFR_DATA", "data")
 
 
 def runs_root() -> Path:
     """Folder for checkpoints and histories: ``$CKFR_RUNS``, else ``runs/`` beside the data."""
-    if os.environ.get("CKFR_RUNS"):
-        return Path(os.environ["CKFR_RUNS"]).expanduser()
-    return (repo_root() or Path.cwd()) / "runs"
+    return _folder("CKFR_RUNS", "runs")
+
+
+def _folder(variable: str, name: str) -> Path:
+    chosen = os.environ.get(variable)
+    return Path(chosen).expanduser() if chosen else (repo_root() or Path.cwd()) / name
 
 
 def load_result(name: str) -> dict[str, Any]:
@@ -340,8 +374,3 @@ def _settled(value: Any, done: dict[int, Any]) -> Any:
         else:
             raise _Refused("it holds a function or type")
     return done[id(value)]
-
-
-def in_colab() -> bool:
-    """Whether this runs in Google Colab."""
-    return "google.colab" in sys.modules

@@ -1,7 +1,5 @@
 """What every image source looks like: pictures, each with a target that holds what is known of it."""
 
-import math
-import numbers
 from abc import ABC, abstractmethod
 from typing import Any, Literal, TypedDict
 
@@ -123,32 +121,6 @@ def check_split(split: str) -> Split:
     if split not in SPLITS:
         raise CkfrError(f"There is no split {split!r}; expected one of {', '.join(SPLITS)}.")
     return split
-
-
-def check_number(
-    name: str, value: object, low: float, high: float = math.inf, whole: bool = False, below: bool = False
-) -> None:
-    """Refuse an option that is no number, or one out of range.
-
-    Options come from command lines and configuration files, where ``"abc"`` is as easily written as ``0.9``.
-
-    Args:
-        name: the option.
-        value: what was given.
-        low: smallest value allowed.
-        high: largest value allowed.
-        whole: whether it must be a whole number.
-        below: whether ``high`` itself is too much.
-
-    Raises:
-        CkfrError: if it is not.
-    """
-    kind = numbers.Integral if whole else numbers.Real
-    number = isinstance(value, kind) and not isinstance(value, bool)
-    if number and (low <= value < high or (value == high and not below)):  # type: ignore[operator]
-        return
-    upper = "" if high == math.inf else f" {'and below' if below else 'and at most'} {high}"
-    raise CkfrError(f"{name} is {value!r}; expected a {'whole ' * whole}number of at least {low}{upper}.")
 
 
 def box_of_mask(mask: np.ndarray) -> tuple[int, int, int, int]:

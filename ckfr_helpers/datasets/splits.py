@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from ckfr_helpers.datasets.base import check_number
-from ckfr_helpers.runtime import CkfrError
+from ckfr_helpers.runtime import CkfrError, check_number
 
 
 def carve_validation(labels: np.ndarray, fraction: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -23,14 +23,13 @@ from ckfr_helpers.datasets.base import (
     Example,
     ImageSource,
     box_of_mask,
-    check_number,
     check_split,
     make_example,
 )
 from ckfr_helpers.datasets.scenes.backgrounds import FAMILIES, places
 from ckfr_helpers.datasets.scenes.photos import Cutout, class_ids, open_cutouts
 from ckfr_helpers.hierarchy.tree import Hierarchy
-from ckfr_helpers.runtime import CkfrError
+from ckfr_helpers.runtime import CkfrError, check_number
 
 SCENES_PER_CLASS = {"train": 100, "val": 25, "test": 50}
 PLACES = {"train": 24, "val": 12, "test": 12}  # instances of each family
