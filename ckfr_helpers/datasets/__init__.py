@@ -27,11 +27,11 @@ class _Entry(NamedTuple):
 
 
 _SOURCES = "ckfr_helpers.datasets.sources"
-_FETCH = "ckfr_helpers.datasets.fetch"
+_FETCH = "ckfr_helpers.datasets.fetching"
 _SCENES = "ckfr_helpers.datasets.scenes"
 _REGISTRY: dict[str, _Entry] = {
     "photos": _Entry(f"{_SCENES}.single:PhotoScenes", f"{_SCENES}.photos:fetch"),
-    "mini-imagenet": _Entry(f"{_SOURCES}.mini_imagenet:MiniImageNet", f"{_SOURCES}.mini_imagenet:fetch"),
+    "mini-imagenet": _Entry(f"{_SOURCES}.mini_imagenet:MiniImageNet", f"{_FETCH}.hub:fetch"),
     "tiny-imagenet": _Entry(f"{_SOURCES}.tiny_imagenet:TinyImageNet", f"{_SOURCES}.tiny_imagenet:fetch"),
     "cifar10": _Entry(f"{_SOURCES}.cifar:Cifar", f"{_FETCH}.cifar:fetch", {"name": "cifar10"}),
     "cifar100": _Entry(f"{_SOURCES}.cifar:Cifar", f"{_FETCH}.cifar:fetch", {"name": "cifar100"}),

@@ -1,6 +1,7 @@
 """A web server on this machine that serves files well, or breaks off, lies and refuses as a test says."""
 
 import contextlib
+import hashlib
 import http.server
 import threading
 from collections.abc import Iterator
@@ -13,31 +14,40 @@ class Site:
     Attributes:
         files: bytes by path.
         faults: by path: ``"missing"`` (404), ``"corrupt"`` (one bit of the last byte wrong), ``"dies"``
-            (every connection closes after ``chunk`` bytes), ``"breaks"`` (the first connection does).
+            (every connection closes after 1000 bytes), ``"breaks"`` (the first connection does).
         redirects: path to path.
-        chunk: bytes before a connection closes.
-        asked: (path, Range header or None, Authorization header or None) of every request.
+        asked: the path of every GET.
     """
 
-    def __init__(self, chunk: int = 1000) -> None:
+    def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.faults: dict[str, str] = {}
         self.redirects: dict[str, str] = {}
-        self.chunk = chunk
-        self.asked: list[tuple[str, str | None, str | None]] = []
+        self.asked: list[str] = []
         self.url = ""
-
-    def paths(self) -> list[str]:
-        return [path for path, *_ in self.asked]
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     server: "_Server"
 
+    def do_HEAD(self) -> None:
+        """What the hub's client asks first: which commit, which checksum, how long, and where."""
+        site, path = self.server.site, urlsplit(self.path).path
+        content = site.files.get(site.redirects.get(path, path))
+        if content is None:
+            self.send_error(404)
+            return
+        self.send_response(302 if path in site.redirects else 200)
+        if path in site.redirects:
+            self.send_header("Location", site.url + site.redirects[path])
+            self.send_header("X-Linked-Size", str(len(content)))
+        self.send_header("X-Repo-Commit", path.split("/resolve/")[-1].split("/")[0])
+        self.send_header("ETag", hashlib.sha256(content).hexdigest())
+        self.end_headers()
+
     def do_GET(self) -> None:
         site, path = self.server.site, urlsplit(self.path).path
-        wanted = self.headers.get("Range")
-        site.asked.append((path, wanted, self.headers.get("Authorization")))
+        site.asked.append(path)
         fault = site.faults.get(path)
         if path in site.redirects:
             self.send_response(302)
@@ -48,21 +58,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if fault == "missing" or path not in site.files:
             self.send_error(404)
             return
-        content = site.files[path]
+        body = site.files[path]
         if fault == "corrupt":
-            content = content[:-1] + bytes([content[-1] ^ 1])
-        start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted else 0
-        if wanted and start >= len(content):
-            self.send_error(416)
-            return
-        self.send_response(206 if wanted else 200)
-        if wanted:
-            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-        self.send_header("Content-Length", str(len(content) - start))
+            body = body[:-1] + bytes([body[-1] ^ 1])
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        body = content[start:]
-        if fault == "dies" or (fault == "breaks" and site.paths().count(path) == 1):
-            body = body[: site.chunk]
+        if fault == "dies" or (fault == "breaks" and site.asked.count(path) == 1):
+            body = body[:1000]
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
@@ -74,10 +77,10 @@ class _Server(http.server.ThreadingHTTPServer):
 
 
 @contextlib.contextmanager
-def serve(chunk: int = 1000) -> Iterator[Site]:
+def serve() -> Iterator[Site]:
     """Run the server while the block runs."""
     with _Server(("127.0.0.1", 0), _Handler) as server:
-        server.site = Site(chunk)
+        server.site = Site()
         server.site.url = f"http://127.0.0.1:{server.server_port}"
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server.site

@@ -248,7 +248,7 @@ def test_the_parser_reads_the_documented_format(tmp_path):
 
 def test_the_database_is_laid_out_for_nltk(tmp_path, monkeypatch):
     """From a package without `lexnames`, as Debian's, whose files others may write to, as under umask 002."""
-    from ckfr_helpers.datasets.fetch import wordnet as wordnet_db
+    from ckfr_helpers.datasets.fetching import wordnet as wordnet_db
 
     installed = tmp_path / "installed"
     installed.mkdir()
@@ -274,7 +274,7 @@ def test_the_database_is_laid_out_for_nltk(tmp_path, monkeypatch):
 def test_no_source_gives_one_sentence(tmp_path, monkeypatch):
     import nltk
 
-    from ckfr_helpers.datasets.fetch import wordnet as wordnet_db
+    from ckfr_helpers.datasets.fetching import wordnet as wordnet_db
 
     def no_debian(*_arguments):
         raise CkfrError("There is no apt-get.")

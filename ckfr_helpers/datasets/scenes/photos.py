@@ -9,7 +9,6 @@ import csv
 import functools
 import hashlib
 import re
-import shutil
 import tarfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,8 +19,8 @@ import numpy as np
 from PIL import Image
 
 from ckfr_helpers.datasets.base import SPLITS, Split
-from ckfr_helpers.datasets.fetch.debian import fetch_deb
-from ckfr_helpers.datasets.fetch.download import download, temporary_folder
+from ckfr_helpers.datasets.fetching.debian import fetch_deb
+from ckfr_helpers.datasets.fetching.download import download, working_folder
 from ckfr_helpers.datasets.files import find_folder
 from ckfr_helpers.runtime import CkfrError, atomic_path, data_root, project_file
 
@@ -191,35 +190,19 @@ def _from_folder(stamps: Path, folder: Path, wanted: dict[str, Photo]) -> None:
 
 
 def _from_debian(package: str, folder: Path, wanted: dict[str, Photo]) -> None:
-    place = str(INSTALLED.relative_to("/"))
-    names = {f"{place}/{file}" for file in wanted}
-    with temporary_folder(folder) as scratch:
-        files = fetch_deb(package, scratch / "package", keep=names.__contains__)
-        _from_folder(files / place, folder, wanted)
+    with working_folder(folder) as scratch:
+        files = fetch_deb(package, scratch / "package")
+        _from_folder(files / INSTALLED.relative_to("/"), folder, wanted)
 
 
 def _from_release(address: str, sha256: str, folder: Path, wanted: dict[str, Photo]) -> None:
-    archive = _retrieve(address, sha256, folder.parent)
-    with tarfile.open(archive) as release:
-        for member in release:
-            _, found, file = member.name.partition("/stamps/")
-            if found and file in wanted and (content := release.extractfile(member)) is not None:
-                _take(content.read(), folder, wanted, file)
-    archive.unlink()
-
-
-def _retrieve(address: str, sha256: str, folder: Path) -> Path:
-    """Download upstream's archive through Pooch, with our resuming downloader under it."""
-    import pooch
-
-    name = address.rsplit("/", 1)[-1]
-
-    def resume(url: str, output: str, _: object) -> None:
-        shutil.move(download(url, folder / name, sha256=sha256), output)
-
-    return Path(
-        pooch.retrieve(address, known_hash=f"sha256:{sha256}", fname=name, path=folder, downloader=resume)
-    )
+    with working_folder(folder) as scratch:
+        archive = download(address, scratch / "release.tar.gz", f"sha256:{sha256}")
+        with tarfile.open(archive) as release:
+            for member in release:
+                _, found, file = member.name.partition("/stamps/")
+                if found and file in wanted and (content := release.extractfile(member)) is not None:
+                    _take(content.read(), folder, wanted, file)
 
 
 def open_cutouts(split: Split, root: str | Path | None = None) -> list[Cutout]:

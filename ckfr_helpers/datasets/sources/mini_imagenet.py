@@ -9,7 +9,6 @@ positions out of 600, drawn once with seed 0, as the test pictures of *every* cl
 pictures.
 """
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -122,43 +121,3 @@ def find_place(root: str | Path | None = None) -> Path | None:
     """The folder with mini-ImageNet in one of its layouts, ``root/mini-imagenet`` or ``root``; else None."""
     base = _base(root)
     return next((place for place in (base / FOLDER, base) if layout_at(place) is not None), None)
-
-
-def fetch(
-    root: str | Path | None = None,
-    repo: str | None = None,
-    revision: str | None = None,
-    progress: bool = True,
-) -> Path:
-    """Bring mini-ImageNet from the Hugging Face Hub; do nothing if it is here in any of its layouts.
-
-    Args:
-        root: folder to put ``mini-imagenet/`` in; None for ``data_root()``.
-        repo: another copy on the hub, in parquet shards; None for ``mini_imagenet_hub.REPO``.
-        revision: branch, tag or commit of it.
-        progress: show bars.
-
-    Returns:
-        The folder.
-
-    Raises:
-        CkfrError: if what is here is not whole, or it cannot be had; what has arrived is kept and resumed.
-    """
-    from ckfr_helpers.datasets.fetch.hub import REPO, REVISION, fetch_from_hub
-
-    place = find_place(root)
-    if place is not None:
-        MiniImageNet("test", root=place)  # complains of whatever is missing
-        return place
-    folder = _base(root) / FOLDER
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise CkfrError(
-            f"{folder} is there already but holds mini-ImageNet in no layout known here; move it away, or "
-            f"{PLACEMENT.split('; or ')[1]}."
-        )
-    print(
-        "mini-ImageNet is made of ImageNet's pictures: whoever downloads them accepts ImageNet's terms "
-        "(research and teaching, not commerce; image-net.org/download).",
-        file=sys.stderr,
-    )
-    return fetch_from_hub(folder, repo or REPO, revision or REVISION, progress)

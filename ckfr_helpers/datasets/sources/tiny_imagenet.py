@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from ckfr_helpers.datasets.base import Example, ImageSource, check_split, make_example
-from ckfr_helpers.datasets.fetch.download import download, extract
+from ckfr_helpers.datasets.fetching.download import download, unpack, working_folder
 from ckfr_helpers.datasets.files import FileTree, find_folder
 from ckfr_helpers.datasets.splits import carve_validation
 from ckfr_helpers.hierarchy.tree import Hierarchy
@@ -145,13 +145,11 @@ def fetch(root: str | Path | None = None, url: str = URL, md5: str = MD5) -> Pat
         The folder.
 
     Raises:
-        CkfrError: if it cannot be downloaded or is damaged; what has arrived is kept and resumed next time.
+        CkfrError: if it cannot be downloaded or is damaged.
     """
-    base = Path(root).expanduser() if root is not None else data_root()
-    folder = base / FOLDER
-    if (folder / "wnids.txt").is_file():
-        return folder
-    archive = download(url, base / "tiny-imagenet-200.zip", md5=md5)
-    extract(archive, folder, inner=FOLDER)
-    archive.unlink()  # another 248 MB that nobody needs twice
+    folder = (Path(root).expanduser() if root is not None else data_root()) / FOLDER
+    if not (folder / "wnids.txt").is_file():
+        with working_folder(folder) as scratch:
+            archive = download(url, scratch / f"{FOLDER}.zip", f"md5:{md5}")
+            (unpack(archive, scratch / "content") / FOLDER).rename(folder)
     return folder

@@ -1,14 +1,9 @@
-"""The photo list, the three ways to the photographs, and unpacking a Debian package."""
+"""The photo list, and the three ways to the photographs."""
 
 import csv
-import gzip
 import hashlib
 import http.server
 import io
-import lzma
-import shutil
-import stat
-import subprocess
 import tarfile
 import threading
 from collections import Counter, defaultdict
@@ -19,7 +14,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ckfr_helpers.datasets.fetch import debian
 from ckfr_helpers.datasets.scenes import photos
 from ckfr_helpers.hierarchy import Hierarchy
 from ckfr_helpers.runtime import CkfrError, project_file
@@ -263,8 +257,8 @@ def test_fetch_reports_a_release_that_is_not_what_it_should_be(tmp_path, no_apt,
     message = str(caught.value)
     assert "2 of 2 photographs could not be fetched, the first being animals/lion.png" in message
     assert "there is none" in message  # no installed copy
-    assert "no apt-get" in message
-    assert ("404" if fault == "absent" else "sha256") in message
+    assert "needs apt-get" in message
+    assert ("404" if fault == "absent" else "SHA256") in message
     assert not list((tmp_path / "data").rglob("*.png"))
 
 
@@ -289,115 +283,6 @@ def test_missing_and_damaged_photographs_are_named(tmp_path):
     put(tmp_path / "photos", {first.file: b"no lion"})
     with pytest.raises(CkfrError, match=rf"{first.file} is damaged"):
         photos.open_cutouts(first.split, tmp_path)
-
-
-# -- Debian packages -----------------------------------------------------------------------------
-
-
-def deb(files: dict[str, bytes], packing: str = "xz") -> bytes:
-    """A package as dpkg makes them: debian-binary, control.tar, data.tar in an ar archive."""
-    data = tar({f"./{name}": content for name, content in files.items()}, "w")
-    if packing == "zst":
-        packed = subprocess.run(["zstd", "-q", "-c"], input=data, stdout=subprocess.PIPE, check=True).stdout
-    else:
-        packed = {"xz": lzma.compress, "gz": gzip.compress, "": bytes}[packing](data)
-    members = [("debian-binary", b"2.0\n"), ("control.tar.gz", tar({"./control": b"Package: x\n"}))]
-    members.append((f"data.tar.{packing}".rstrip("."), packed))
-    out = b"!<arch>\n"
-    for name, content in members:
-        out += f"{name:<16}{0:<12}{0:<6}{0:<6}{'100644':<8}{len(content):<10}`\n".encode()
-        out += content + b"\n" * (len(content) % 2)
-    return out
-
-
-FILES = {"usr/share/x/one.txt": b"one" * 5000, "usr/share/x/two.txt": b"two", "usr/bin/three": b""}
-
-
-@pytest.mark.parametrize("packing", ["xz", "gz", "", "zst"])
-def test_unpack_deb(tmp_path, packing):
-    if packing == "zst" and not (shutil.which("zstd") and shutil.which("dpkg-deb")):
-        pytest.skip("making and unpacking this kind needs zstd and dpkg-deb")
-    (tmp_path / "x.deb").write_bytes(deb(FILES, packing))
-    written = debian.unpack_deb(tmp_path / "x.deb", tmp_path / "out")
-    assert {name: (tmp_path / "out" / name).read_bytes() for name in written} == FILES
-
-
-def test_unpack_deb_keeps_what_it_is_told(tmp_path):
-    (tmp_path / "x.deb").write_bytes(deb(FILES))
-    written = debian.unpack_deb(tmp_path / "x.deb", tmp_path / "out", lambda name: name.endswith("two.txt"))
-    assert written == ["usr/share/x/two.txt"]
-    assert [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()] == ["two.txt"]
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"PK\x03\x04 not a package", "not a Debian package"),
-        (deb(FILES)[:-60], "damaged"),
-        (deb(FILES)[:100], "cut short"),
-        (deb({"../../outside": b"x"}), "outside the folder"),
-    ],
-)
-def test_unpack_deb_refuses_what_is_damaged_or_dangerous(tmp_path, content, message):
-    (tmp_path / "x.deb").write_bytes(content)
-    with pytest.raises(CkfrError, match=message):
-        debian.unpack_deb(tmp_path / "x.deb", tmp_path / "in" / "out")
-    assert not (tmp_path / "outside").exists()
-
-
-def fake_apt(folder: Path, script: str) -> None:
-    """An ``apt-get`` for tests, called as ``-q -c SETTINGS COMMAND …``: $3 and $4 are the last two."""
-    folder.mkdir()
-    (folder / "apt-get").write_text("#!/bin/sh\n" + script)
-    (folder / "apt-get").chmod(stat.S_IRWXU)
-
-
-def test_fetch_deb_asks_for_fresh_lists_when_the_systems_do_not_help(tmp_path, monkeypatch):
-    (tmp_path / "tiny_1.deb").write_bytes(deb(FILES))
-    size = (tmp_path / "tiny_1.deb").stat().st_size
-    fake_apt(
-        tmp_path / "bin",
-        f"""
-        case "$3" in *system.conf) echo "E: Unable to locate package tiny" >&2; exit 100;; esac
-        grep -q "Lists" "$3" || exit 9
-        case "$4$5" in
-          update) touch updated;;
-          download--print-uris) [ -f updated ] && echo "'http://x/tiny_1.deb' tiny_1.deb {size} SHA256:0";;
-          download*) cp {tmp_path}/tiny_1.deb . ;;
-        esac
-        """,
-    )
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
-    target = debian.fetch_deb("tiny", tmp_path / "out" / "tiny")
-    assert (target / "usr/share/x/two.txt").read_bytes() == b"two"
-    assert [path.name for path in target.parent.iterdir()] == ["tiny"]  # nothing left lying about
-    monkeypatch.setenv("PATH", str(tmp_path))  # complete: the client is not asked again
-    assert debian.fetch_deb("tiny", target) == target
-
-
-def test_fetch_deb_passes_on_the_clients_reason_and_leaves_nothing(tmp_path, monkeypatch):
-    fake_apt(tmp_path / "bin", 'echo "E: Unable to locate package nosuch" >&2; exit 100')
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
-    with pytest.raises(CkfrError, match="nosuch: Unable to locate package nosuch"):
-        debian.fetch_deb("nosuch", tmp_path / "out" / "nosuch")
-    assert list((tmp_path / "out").iterdir()) == []
-
-
-def test_fetch_deb_does_not_take_half_a_download(tmp_path, monkeypatch):
-    (tmp_path / "half.deb").write_bytes(deb(FILES)[:-30])
-    fake_apt(
-        tmp_path / "bin",
-        f"""
-        case "$4$5" in
-          download--print-uris) echo "'http://x/half.deb' half.deb 99999 SHA256:0";;
-          download*) cp {tmp_path}/half.deb .; echo "E: Failed to fetch http://x/half.deb" >&2; exit 100;;
-        esac
-        """,
-    )
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
-    with pytest.raises(CkfrError, match="Failed to fetch"):
-        debian.fetch_deb("half", tmp_path / "out" / "half")
-    assert not (tmp_path / "out" / "half").exists()
 
 
 # -- The photographs themselves ------------------------------------------------------------------

@@ -7,10 +7,10 @@ that table.
 import contextlib
 import io
 import shutil
-import tempfile
 from pathlib import Path
 
-from ckfr_helpers.datasets.fetch.debian import fetch_deb
+from ckfr_helpers.datasets.fetching.debian import fetch_deb
+from ckfr_helpers.datasets.fetching.download import working_folder
 from ckfr_helpers.hierarchy import wordnet
 from ckfr_helpers.runtime import CkfrError, data_root
 
@@ -51,15 +51,13 @@ def fetch(root: str | Path | None = None) -> Path:
     Raises:
         CkfrError: none of the three could bring it; the sentence says why.
     """
-    base = Path(root) if root is not None else data_root()
-    target = base / "wordnet"
+    target = (Path(root).expanduser() if root is not None else data_root()) / "wordnet"
     final = target / "corpora" / "wordnet"
     if all((final / name).is_file() for name in (*FILES, "lexnames")):
         return target
-    base.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=base, prefix=".wordnet.") as scratch:
-        ready = Path(scratch) / "ready"
-        _arrange(_find(Path(scratch)), ready)
+    with working_folder(target) as scratch:
+        ready = scratch / "ready"
+        _arrange(_find(scratch), ready)
         wordnet.read_database(ready)  # the right version, and whole
         final.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(final, ignore_errors=True)
@@ -98,8 +96,7 @@ def _find(scratch: Path) -> list[Path]:
 def _debian(package: str, probe: str, scratch: Path) -> Path:
     if (DEBIAN / probe).is_file():
         return DEBIAN
-    inside = str(DEBIAN).lstrip("/")
-    return fetch_deb(package, scratch / package, lambda name: name.startswith(inside)) / inside
+    return fetch_deb(package, scratch / package) / str(DEBIAN).lstrip("/")
 
 
 def _arrange(sources: list[Path], ready: Path) -> None:

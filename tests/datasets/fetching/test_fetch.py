@@ -1,0 +1,144 @@
+"""Tiny-ImageNet from a publisher on this machine; ImageNet, which is explained and never downloaded."""
+
+import hashlib
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torchvision
+from local_server import serve
+from PIL import Image
+
+from ckfr_helpers import datasets
+from ckfr_helpers.__main__ import main
+from ckfr_helpers.datasets.sources import imagenet
+from ckfr_helpers.runtime import CkfrError
+
+WNIDS = ["n02129165", "n02129604", "n03400231"]
+
+
+def jpeg(size: int = 64) -> bytes:
+    buffer = io.BytesIO()
+    pixels = np.random.default_rng(size).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def tiny_zip() -> bytes:
+    """Tiny-ImageNet's zip with three classes of two training pictures and one validation picture."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for wnid in WNIDS:
+            boxes = []
+            for number in range(2):
+                archive.writestr(f"tiny-imagenet-200/train/{wnid}/images/{wnid}_{number}.JPEG", jpeg())
+                boxes.append(f"{wnid}_{number}.JPEG\t0\t0\t10\t20\n")
+            archive.writestr(f"tiny-imagenet-200/train/{wnid}/{wnid}_boxes.txt", "".join(boxes))
+            archive.writestr(f"tiny-imagenet-200/val/images/val_{wnid}.JPEG", jpeg())
+        lines = "".join(f"val_{wnid}.JPEG\t{wnid}\t0\t0\t10\t20\n" for wnid in WNIDS)
+        archive.writestr("tiny-imagenet-200/val/val_annotations.txt", lines)
+        archive.writestr("tiny-imagenet-200/wnids.txt", "\n".join(WNIDS))
+    return buffer.getvalue()
+
+
+def test_tiny_imagenet_is_verified_unpacked_and_opens(tmp_path):
+    content = tiny_zip()
+    with serve() as site:
+        site.files["/tiny.zip"] = content
+        site.faults["/tiny.zip"] = "corrupt"
+        options = {"url": f"{site.url}/tiny.zip", "md5": hashlib.md5(content).hexdigest()}
+        with pytest.raises(CkfrError, match="MD5"):
+            datasets.fetch("tiny-imagenet", root=tmp_path, **options)
+        assert list(tmp_path.iterdir()) == []
+        site.faults.clear()
+        for _ in range(2):
+            site.asked.clear()
+            folder = datasets.fetch("tiny-imagenet", root=tmp_path, **options)
+        assert site.asked == []  # it is here
+    assert list(tmp_path.iterdir()) == [folder] == [tmp_path / "tiny-imagenet-200"]
+    assert len(datasets.open_source("tiny-imagenet", "test", root=tmp_path)) == 3
+
+
+def fetched(name: str, root: Path) -> int:
+    return main(["fetch", name, "--root", str(root)])
+
+
+# -- ImageNet ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch) -> Path:
+    """Three classes with four training and two validation pictures each, and numbers to match."""
+    monkeypatch.setattr(imagenet, "CLASSES", 3)
+    monkeypatch.setattr(imagenet, "PICTURES", {"train": 12, "val": 6})
+    for part, count in (("train", 4), ("val", 2)):
+        for wnid in WNIDS:
+            folder = tmp_path / "imagenet" / part / wnid
+            folder.mkdir(parents=True)
+            for number in range(count):
+                (folder / f"{wnid}_{number}.JPEG").write_bytes(jpeg(20 + number))
+    return tmp_path
+
+
+def test_imagenet_is_explained_where_it_is_missing(tmp_path, capsys):
+    assert fetched("imagenet", tmp_path) == 1
+    error = capsys.readouterr().err
+    for part in (
+        str(tmp_path / "imagenet"),
+        "ILSVRC2012_img_train.tar  (md5 1d675b47d978889d74fa0da5fadfb00e)",
+        "ILSVRC2012_img_val.tar",
+        "ILSVRC2012_devkit_t12.tar.gz",
+        "1,281,167",
+        "from torchvision.datasets import ImageNet",
+    ):
+        assert part in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_complete_imagenet_is_said_to_be_complete(small, capsys):
+    assert fetched("imagenet", small) == 0
+    assert f"imagenet is at {small / 'imagenet'}" in capsys.readouterr().out
+    (small / "imagenet" / "train" / WNIDS[0] / f"{WNIDS[0]}_3.JPEG").unlink()
+    assert fetched("imagenet", small) == 1
+    assert "train has 11 pictures of 12" in capsys.readouterr().err
+    (small / "imagenet" / "val" / "notes").mkdir()
+    assert fetched("imagenet", small) == 1
+
+
+def test_imagenet_reads_its_folders(small):
+    test = datasets.open_source("imagenet", "test", root=small)
+    assert test.classes == tuple(sorted(WNIDS))
+    assert test.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert test[1][0].shape == (3, 21, 21)
+    assert set(test[1][1]) == {"label"}
+    train = datasets.open_source("imagenet", "train", root=small / "imagenet", val_fraction=0.25)
+    val = datasets.open_source("imagenet", "val", root=small, val_fraction=0.25)
+    assert np.bincount(train.labels).tolist() == [3, 3, 3]
+    assert np.bincount(val.labels).tolist() == [1, 1, 1]
+    names = {f"train/{wnid}/{wnid}_{number}.JPEG" for wnid in WNIDS for number in range(4)}
+    assert set(train.filenames) | set(val.filenames) == names
+    theirs = torchvision.datasets.ImageFolder(small / "imagenet" / "val")
+    assert [label for _, label in theirs.samples] == test.labels.tolist()
+    assert len({source.fingerprint() for source in (train, val, test)}) == 3
+
+
+def test_imagenets_mistakes_are_named(small):
+    place = small / "imagenet"
+
+    def refuses(message: str, split: str = "train") -> None:
+        with pytest.raises(CkfrError, match=message):
+            datasets.open_source("imagenet", split, root=small)
+
+    (place / "val" / WNIDS[2]).rename(small / "away")
+    refuses(f"Only one of train and val in .* has the class folder {WNIDS[2]}")
+    (small / "away").rename(place / "val" / "goose")
+    refuses("goose is no class folder; expected WordNet ids")
+    (place / "val" / "goose").rename(place / "val" / WNIDS[2])
+    (place / "val" / "ILSVRC2012_val_00000001.JPEG").write_bytes(jpeg())
+    refuses("holds loose pictures such as ILSVRC2012_val_00000001.JPEG")
+    (place / "val" / "ILSVRC2012_val_00000001.JPEG").unlink()
+    for path in (place / "val" / WNIDS[0]).iterdir():
+        path.unlink()
+    refuses(f"{WNIDS[0]} holds no pictures", "test")

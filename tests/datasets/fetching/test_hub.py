@@ -1,0 +1,256 @@
+"""mini-ImageNet from a hub-shaped server on this machine that behaves well, breaks off, lies or refuses."""
+
+import csv
+import hashlib
+import importlib.util
+import io
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from filelock import FileLock
+from local_server import Site, serve
+from PIL import Image
+
+from ckfr_helpers import datasets
+from ckfr_helpers.__main__ import main
+from ckfr_helpers.datasets.fetching import hub
+from ckfr_helpers.datasets.sources.mini_imagenet import find_place
+from ckfr_helpers.runtime import CkfrError
+
+pa = pytest.importorskip("pyarrow", reason="reading the hub's shards needs pyarrow: the extra `hub`")
+pq = pytest.importorskip("pyarrow.parquet", reason="reading the hub's shards needs pyarrow: the extra `hub`")
+pytest.importorskip("huggingface_hub", reason="the extra `hub`")
+
+REPO = hub.REPO
+COMMIT = "1234567890abcdef1234567890abcdef12345678"
+# Two classes of train.csv, one of val.csv, one of test.csv, in the hub's label order.
+NAMES = ["n01532829", "n01855672", "n01930112", "n03400231"]
+TABLES = {"train.csv": ("n01532829", "n03400231"), "val.csv": ("n01855672",), "test.csv": ("n01930112",)}
+
+
+def jpeg(number: int) -> bytes:
+    """A picture of one colour that tells its number, 8 × 8."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), (number % 251, number // 251 % 251, 7)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def shard(pictures: list[bytes], labels: list, names: list[str] | None = NAMES) -> bytes:
+    """A parquet file as the ``datasets`` library writes it."""
+    images = [{"bytes": data, "path": f"{number}.JPEG"} for number, data in enumerate(pictures)]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    table = pa.table({"image": pa.array(images, kind), "label": pa.array(labels)})
+    if names is not None:
+        about = {"info": {"features": {"image": {"_type": "Image"}, "label": {"names": names}}}}
+        table = table.replace_schema_metadata({"huggingface": json.dumps(about)})
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, row_group_size=200)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def shards() -> dict[str, bytes]:
+    """500 and 100 pictures a class over three and one shards, and a test split that is not needed."""
+    order = np.random.default_rng(0).permutation(np.repeat(np.arange(4), 500))
+    made = {}
+    for number, labels in enumerate(np.array_split(order, 3)):
+        pictures = [jpeg(1000 * number + place) for place in range(len(labels))]
+        made[f"data/train-{number:05}-of-00003.parquet"] = shard(pictures, labels.tolist())
+    made["data/validation-00000-of-00001.parquet"] = shard(
+        [jpeg(5000 + place) for place in range(400)], np.repeat(np.arange(4), 100).tolist()
+    )
+    made["data/test-00000-of-00001.parquet"] = shard([jpeg(9000)] * 200, np.repeat(np.arange(4), 50).tolist())
+    return made
+
+
+def publish(site: Site, files: dict[str, bytes], repo: str = REPO, revision: str = "main") -> None:
+    """Serve a data set repository as the hub does: a list with checksums, and files behind a redirect."""
+    siblings: list[dict] = [{"rfilename": "README.md", "size": 3, "blobId": "0" * 40}]
+    for path, content in files.items():
+        lfs = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 130}
+        siblings.append({"rfilename": path, "size": len(content), "blobId": "0" * 40, "lfs": lfs})
+        site.files[f"/cdn/{path}"] = content
+        site.redirects[f"/datasets/{repo}/resolve/{COMMIT}/{path}"] = f"/cdn/{path}"
+    about = {"id": repo, "sha": COMMIT, "siblings": siblings, "private": False, "tags": [], "downloads": 0}
+    site.files[f"/api/datasets/{repo}/revision/{revision}"] = json.dumps(about).encode()
+
+
+@pytest.fixture
+def site(monkeypatch):
+    monkeypatch.setattr(hub, "CLASSES_OF", TABLES)
+    with serve() as site:
+        monkeypatch.setenv("HF_ENDPOINT", site.url)
+        yield site
+
+
+def fetch(root: Path, **options: str) -> Path:
+    return datasets.fetch("mini-imagenet", root=root, **options)
+
+
+def downloads(site: Site) -> list[str]:
+    return [path.removeprefix("/cdn/data/")[:11] for path in site.asked if path.startswith("/cdn/")]
+
+
+def test_the_classes_are_ravi_and_larochelles():
+    numbers = {name: len(classes) for name, classes in hub.CLASSES_OF.items()}
+    assert numbers == {"train.csv": 64, "val.csv": 16, "test.csv": 20}
+    timm = Path(importlib.util.find_spec("timm").origin).parent  # found, not imported: that takes seconds
+    listed = (timm / "data" / "_info" / "mini_imagenet_synsets.txt").read_text()
+    assert set(listed.split()) == {wnid for classes in hub.CLASSES_OF.values() for wnid in classes}
+
+
+def test_a_good_hub_gives_the_original_layout(site, shards, tmp_path):
+    publish(site, shards)
+    folder = fetch(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mini-imagenet"]  # no scratch, no lock
+    found = sorted(path.name for path in folder.iterdir())
+    assert found == ["images", "source.json", "test.csv", "train.csv", "val.csv"]
+    assert sorted(set(downloads(site))) == ["train-00000", "train-00001", "train-00002", "validation-"]
+    assert json.loads((folder / "source.json").read_text()) == {"repo": REPO, "commit": COMMIT}
+
+    # Every picture, byte for byte, under its class, train before validation.
+    expected: dict[str, list[bytes]] = {name: [] for name in NAMES}
+    for path in sorted(shards, key=lambda path: ("validation" in path, path)):
+        if "test-" not in path:
+            table = pq.read_table(io.BytesIO(shards[path])).to_pydict()
+            for picture, label in zip(table["image"], table["label"], strict=True):
+                expected[NAMES[label]].append(picture["bytes"])
+    for table, classes in TABLES.items():
+        with open(folder / table, newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert [row["label"] for row in rows] == [wnid for wnid in sorted(classes) for _ in range(600)]
+        for wnid in classes:
+            names = [row["filename"] for row in rows if row["label"] == wnid]
+            assert all(len(name) == len("n0153282900000005.jpg") and name.startswith(wnid) for name in names)
+            assert [(folder / "images" / name).read_bytes() for name in names] == expected[wnid]
+    sizes = [len(datasets.open_source("mini-imagenet", split, root=tmp_path)) for split in ("train", "test")]
+    assert sizes == [4 * 432, 4 * 120]
+
+    site.asked.clear()
+    assert fetch(tmp_path) == folder
+    assert site.asked == []
+
+
+@pytest.mark.parametrize("fault", ["corrupt", "missing"])
+def test_a_late_failure_costs_no_download(site, shards, tmp_path, fault):
+    """The last shard is damaged or gone: nothing looks whole, and only that shard is asked for again."""
+    publish(site, shards)
+    site.faults["/cdn/data/validation-00000-of-00001.parquet"] = fault
+    message = {"corrupt": r"validation-00000\S* arrived with sha256 \w+; expected", "missing": "404"}[fault]
+    with pytest.raises(CkfrError, match=message):
+        fetch(tmp_path)
+    assert find_place(tmp_path) is None
+    assert not list(tmp_path.rglob("*.parquet"))
+    site.faults.clear()
+    site.asked.clear()
+    fetch(tmp_path)
+    assert set(downloads(site)) == {"validation-"}
+    assert len(datasets.open_source("mini-imagenet", "test", root=tmp_path)) == 480
+
+
+def test_stopping_while_pictures_are_written_loses_one_shard_at_most(site, shards, tmp_path, monkeypatch):
+    publish(site, shards)
+    read = hub.read_shard
+
+    def stopped(path: Path, title: str):
+        for number, row in enumerate(read(path, title)):
+            if "train-00002" in title and number == 300:
+                raise KeyboardInterrupt
+            yield row
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hub, "read_shard", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            fetch(tmp_path)
+    assert find_place(tmp_path) is None
+    site.asked.clear()
+    fetch(tmp_path)
+    assert not {"train-00000", "train-00001"} & set(downloads(site))
+    assert len(datasets.open_source("mini-imagenet", "test", root=tmp_path)) == 480
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["empty", "dangling"])
+def test_a_folder_that_is_a_link_is_filled_where_it_points(site, shards, tmp_path, there):
+    publish(site, shards)
+    disk = tmp_path / "disk" / "pictures"
+    (disk if there else disk.parent).mkdir(parents=True)
+    (tmp_path / "mini-imagenet").symlink_to(disk)
+    assert fetch(tmp_path).is_symlink()
+    assert (disk / "train.csv").is_file()
+
+
+def test_what_is_not_there_is_said_to_be_missing(site, shards, tmp_path, monkeypatch):
+    with pytest.raises(CkfrError, match=r"timm/mini-imagenet at main cannot be had: .*404"):
+        fetch(tmp_path)
+    publish(site, shards)
+    with pytest.raises(CkfrError, match=r"timm/mini-imagenet at v9 cannot be had"):
+        fetch(tmp_path, revision="v9")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
+    with pytest.raises(CkfrError, match="cannot be had"):
+        fetch(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_takes_another_copy(site, shards, tmp_path, capsys):
+    publish(site, shards, repo="someone/mini", revision="v1")
+    assert main(["fetch", "mini-imagenet", "--from", "someone/mini@v1", "--root", str(tmp_path)]) == 0
+    assert f"mini-imagenet is at {tmp_path / 'mini-imagenet'}" in capsys.readouterr().out
+    assert main(["fetch", "mini-imagenet", "--from", "not a repo", "--root", str(tmp_path / "new")]) == 2
+    assert "not a repo at main cannot be had" in capsys.readouterr().err
+
+
+def test_splits_by_class_with_labels_that_are_strings_are_taken_too(site, tmp_path):
+    files = {}
+    for split, table in (("train", "train.csv"), ("val", "val.csv"), ("test", "test.csv")):
+        wnids = [wnid for wnid in TABLES[table] for _ in range(600)]
+        files[f"{split}/0000.parquet"] = shard([jpeg(i) for i in range(len(wnids))], wnids, None)
+    publish(site, files)
+    assert len(list((fetch(tmp_path) / "images").iterdir())) == 2400
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"data/train-0.parquet": shard([jpeg(0)], [0], ["n02084071"])}, "labels a picture 'n02084071'"),
+        ({"data/train-0.parquet": shard([jpeg(0)], ["goose"], None)}, "labels a picture 'goose'; expected"),
+        ({"data/train-0.parquet": shard([jpeg(0)], [7])}, "is no parquet file of pictures and labels"),
+        ({"data/train-0.parquet": shard([jpeg(0)] * 4, [0, 1, 2, 3])}, "has 1 pictures of class n01532829"),
+        ({"data/train-0.parquet": b"PAR1 but no more"}, "is no parquet file of pictures and labels"),
+        ({"data/pictures.zip": b"PK"}, "holds no parquet files named after train"),
+    ],
+)
+def test_a_repository_that_is_something_else_is_named(site, tmp_path, files, message):
+    publish(site, files)
+    with pytest.raises(CkfrError, match=message):
+        fetch(tmp_path)
+    assert find_place(tmp_path) is None
+
+
+def test_missing_libraries_are_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(CkfrError, match=r"needs huggingface_hub and pyarrow.*pip install huggingface_hub"):
+        fetch(tmp_path)
+
+
+def test_two_at_once_a_full_disk_and_a_taken_folder(site, shards, tmp_path, monkeypatch):
+    publish(site, shards)
+    work = tmp_path / "mini-imagenet" / ".unfinished"
+    work.mkdir(parents=True)
+    with FileLock(work / "lock"), pytest.raises(CkfrError, match="Another process is fetching"):
+        fetch(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+        with pytest.raises(CkfrError, match=r"has 0\.0 GB free; mini-ImageNet needs"):
+            fetch(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CkfrError, match="could not be written to"):
+        fetch(tmp_path / "file")
+    assert downloads(site) == []
+    mine = tmp_path / "other" / "mini-imagenet" / "notes.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    with pytest.raises(CkfrError, match="is there already but holds mini-ImageNet in no layout"):
+        fetch(tmp_path / "other")
