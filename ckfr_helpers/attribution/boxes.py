@@ -2,12 +2,13 @@
 
 The definitions are those of the public evaluation of Choe et al., "Evaluating Weakly Supervised Object
 Localization Methods Right" (CVPR 2020), to the last count: the byte image it thresholds, the thousand
-thresholds, ``findContours``, boxes that reach one pixel past the contour, IoU with + 1 pixels. What is
-computed is the same; the way is shorter (see ``contours``).
+thresholds, ``findContours``, boxes that reach one pixel past the contour, IoU with + 1 pixels. Thresholds
+between two neighbouring byte values of a map leave the same pixels, so contours are traced once for each
+value, at most 255 times a map instead of a thousand.
 
 Two cautions come with these scores. MaxBoxAcc picks the score threshold on the very images it reports, so it
-is an upper bound; ``fix_threshold`` on validation images and ``box_acc_at`` on test images give what a user
-would get. And with ``contours="all"`` a map may offer many boxes, the best of which counts.
+is an upper bound; ``best_thresholds`` of validation images and ``at`` on test images give what a user would
+get. And with ``contours="all"`` a map may offer many boxes, the best of which counts.
 """
 
 from collections.abc import Sequence
@@ -18,17 +19,12 @@ import cv2
 import numpy as np
 from torch import Tensor
 
-from ckfr_helpers.attribution.contours import (
-    all_contour_boxes,
-    contour_box,
-    find_contours,
-    largest_contour_boxes,
-)
-from ckfr_helpers.attribution.inputs import Boxes, Maps, check_boxes, check_count, check_map, to_numpy
+from ckfr_helpers.attribution.inputs import Boxes, Maps, check_boxes, check_count, check_map
 from ckfr_helpers.runtime import CkfrError
 
 THRESHOLDS = np.arange(0, 1, 0.001)  # shares of the map's own maximum
 NO_BOX = (0, 0, 0, 0)  # what the public evaluation predicts where no pixel is above the threshold
+MAX_BOX_ACC_V2 = (0.3, 0.5, 0.7)
 
 Contours = Literal["all", "largest"]
 
@@ -54,26 +50,29 @@ class BoxAccuracy:
 
     Attributes:
         iou_thresholds: the K overlaps at which a box counts as right.
-        thresholds: (T,) score thresholds, as shares of each map's maximum.
-        ious: (N, T) best IoU that any predicted box has with any true box.
-        counts: (K, T) int64, how many images are right.
+        ious: (N, 1000) best IoU of any predicted with any true box at each of ``THRESHOLDS``.
+        counts: (K, 1000) int64, how many images are right.
     """
 
     iou_thresholds: tuple[float, ...]
-    thresholds: np.ndarray
     ious: np.ndarray
     counts: np.ndarray
 
     @classmethod
-    def from_ious(cls, ious: np.ndarray, iou_thresholds: Sequence[float] = (0.3, 0.5, 0.7)) -> "BoxAccuracy":
-        """From what ``box_ious`` gave, e.g. batch by batch: (N, 1000) -> accuracy."""
-        levels = check_iou_thresholds(iou_thresholds)
-        counts = np.stack([(ious >= level).sum(axis=0) for level in levels])
-        return cls(levels, THRESHOLDS, ious, counts)
+    def from_ious(cls, ious: np.ndarray, iou_thresholds: Sequence[float] = MAX_BOX_ACC_V2) -> "BoxAccuracy":
+        """From the (N, 1000) rows of ``box_ious``, of several batches perhaps.
+
+        Raises:
+            CkfrError: rows of another length, or IoU thresholds outside (0, 1].
+        """
+        ious, levels = np.asarray(ious), check_iou_thresholds(iou_thresholds)
+        if ious.ndim != 2 or not len(ious) or ious.shape[1] != len(THRESHOLDS):
+            raise CkfrError(f"IoUs have shape {ious.shape}; expected (N, {len(THRESHOLDS)}), N at least 1.")
+        return cls(levels, ious, np.stack([(ious >= level).sum(axis=0) for level in levels]))
 
     @property
     def curves(self) -> np.ndarray:
-        """(K, T) box accuracy over the score threshold, in [0, 1]."""
+        """(K, 1000) box accuracy over the score threshold, in [0, 1]."""
         return self.counts / len(self.ious)
 
     @property
@@ -88,66 +87,64 @@ class BoxAccuracy:
 
     @property
     def best_thresholds(self) -> np.ndarray:
-        """(K,) score threshold of each entry of ``per_iou``; in the middle where several are equally good."""
-        best = self.counts == self.counts.max(axis=1, keepdims=True)
-        places = [np.flatnonzero(row) for row in best]
-        return self.thresholds[[place[(len(place) - 1) // 2] for place in places]]
+        """(K,) score threshold of each entry of ``per_iou``, to be used ``at`` other images.
+
+        Where several are equally good, the middle one: the ends of a plateau carry over worst.
+        """
+        return THRESHOLDS[[_middle_of_best(row) for row in self.counts]]
+
+    def at(self, thresholds: float | Sequence[float] | np.ndarray) -> np.ndarray:
+        """Which images are right at score thresholds chosen beforehand, (N, K) bool.
+
+        Args:
+            thresholds: one for all IoU levels, or one for each, as ``best_thresholds`` of validation images.
+
+        Raises:
+            CkfrError: another number of thresholds, or one that is not among ``THRESHOLDS``.
+        """
+        levels = np.array(self.iou_thresholds)
+        used = np.asarray(thresholds, float)
+        if used.ndim and used.shape != levels.shape:
+            raise CkfrError(
+                f"{used.size} score thresholds for {len(levels)} IoU levels; expected one, or one for each."
+            )
+        columns = [_column(threshold) for threshold in np.broadcast_to(used, levels.shape).tolist()]
+        return self.ious[:, columns] >= levels
 
     def localized(
         self, iou_threshold: float = 0.5, threshold: float | None = None, right: np.ndarray | None = None
     ) -> Localization:
         """GT-known localisation; Top-1 localisation when ``right`` says which images were classified right.
 
+        The maps are those of the true class, and ``contours="largest"``. For Top-1 maps of the predicted
+        class would give the same number: where the prediction is wrong the map does not matter.
+
         Args:
             iou_threshold: any overlap; it need not be among ``iou_thresholds``.
             threshold: score threshold; None takes the best for these very images, an upper bound.
             right: (N,) bool.
         """
-        hit = self.ious >= iou_threshold  # (N, T)
+        hit = self.ious >= iou_threshold  # (N, 1000)
         if right is not None:
-            hit = hit & right[:, None]
-        if threshold is None:
-            totals = hit.sum(axis=0)
-            best = np.flatnonzero(totals == totals.max())
-            column = int(best[(len(best) - 1) // 2])
-        else:
-            column = _column(threshold)
+            if np.shape(right) != (len(hit),):
+                raise CkfrError(f"`right` has shape {np.shape(right)}; expected ({len(hit)},), one per image.")
+            hit = hit & np.asarray(right, bool)[:, None]
+        column = _middle_of_best(hit.sum(axis=0)) if threshold is None else _column(threshold)
         correct = hit[:, column]
-        return Localization(float(correct.mean()), float(self.thresholds[column]), correct)
-
-
-@dataclass(frozen=True)
-class FixedBoxAccuracy:
-    """Box accuracy at score thresholds that were chosen beforehand.
-
-    Attributes:
-        iou_thresholds: the K overlaps at which a box counts as right.
-        thresholds: (K,) the score threshold used for each.
-        correct: (N, K) bool, image by image.
-    """
-
-    iou_thresholds: tuple[float, ...]
-    thresholds: np.ndarray
-    correct: np.ndarray
-
-    @property
-    def per_iou(self) -> np.ndarray:
-        """(K,) accuracy in [0, 1]."""
-        return self.correct.mean(axis=0)
-
-    @property
-    def mean(self) -> float:
-        """Mean of ``per_iou``."""
-        return float(self.per_iou.mean())
+        return Localization(float(correct.mean()), float(THRESHOLDS[column]), correct)
 
 
 def max_box_acc(
     score_maps: Maps,
     boxes: Boxes,
-    iou_thresholds: Sequence[float] = (0.3, 0.5, 0.7),
+    iou_thresholds: Sequence[float] = MAX_BOX_ACC_V2,
     contours: Contours = "all",
 ) -> BoxAccuracy:
     """MaxBoxAccV2 (``contours="all"``) or, with ``contours="largest"`` and IoU 0.5, MaxBoxAcc.
+
+    >>> scores = np.zeros((1, 40, 50)); scores[0, 5:21, 10:31] = 1
+    >>> max_box_acc(scores, [[[10, 5, 30, 20]]]).per_iou
+    array([1., 1., 1.])
 
     Args:
         score_maps: (N, H, W), or N maps (H, W) of any sizes, with values in [0, 1].
@@ -159,7 +156,8 @@ def max_box_acc(
         The result; ``.per_iou`` and ``.mean`` are the scores, as shares (the public code prints per cent).
 
     Raises:
-        CkfrError: a map that is not 2-D or leaves [0, 1], a box that is missing or reversed; named by index.
+        CkfrError: a map that is not 2-D or leaves [0, 1], a box that is missing, not finite or reversed; named
+            by index.
 
     Reference:
         Choe et al., CVPR 2020, §3.3, and the extended "Evaluation for Weakly Supervised Object Localization:
@@ -175,21 +173,27 @@ def box_ious(score_maps: Maps, boxes: Boxes, contours: Contours = "all") -> np.n
     Arguments and errors as for ``max_box_acc``. Rows of several batches may be concatenated for
     ``BoxAccuracy.from_ious``, so the maps of a large set need not be in memory together.
     """
-    _check_contours(contours)
+    return box_ious_by_contours(score_maps, boxes)[_check_contours(contours)]
+
+
+def box_ious_by_contours(score_maps: Maps, boxes: Boxes) -> dict[str, np.ndarray]:
+    """``box_ious`` for ``"all"`` contours and for the ``"largest"`` alone, from tracing them once."""
     check_count(score_maps, boxes, "score maps", "lists of boxes")
-    ious = np.empty((len(score_maps), len(THRESHOLDS)))
+    every, largest = np.empty((2, len(score_maps), len(THRESHOLDS)))
     for index, (score_map, true) in enumerate(zip(score_maps, boxes, strict=True)):
         scores = check_map(score_map, index)
-        target = check_boxes(true, index, scores.shape)
+        target = check_boxes(true, f"image {index}", scores.shape)
         image = _to_bytes(scores)
-        find = all_contour_boxes if contours == "all" else largest_contour_boxes
-        levels, found = find(image, scores)
-        best = np.full(256, iou_matrix(np.array([NO_BOX]), target).max())
-        if len(levels):
-            starts = np.flatnonzero(np.diff(levels, prepend=-1))
-            best[levels[starts]] = np.maximum.reduceat(iou_matrix(found, target).max(axis=1), starts)
-        ious[index] = best[(THRESHOLDS * int(image.max())).astype(int)]
-    return ious
+        levels = (THRESHOLDS * int(image.max())).astype(int)  # (1000,) bytes
+        # How many distinct values lie at or below each level: where that is equal, so are the pixels above.
+        group = np.searchsorted(np.unique(image), levels, side="right")
+        _, first, same = np.unique(group, return_index=True, return_inverse=True)
+        found, chosen = zip(*(_contour_boxes(image, level) for level in levels[first].tolist()), strict=True)
+        starts = np.cumsum([0, *(len(each) for each in found[:-1])])
+        overlap = iou_matrix(np.concatenate(found), target).max(axis=1)
+        every[index] = np.maximum.reduceat(overlap, starts)[same]
+        largest[index] = overlap[starts + chosen][same]
+    return {"all": every, "largest": largest}
 
 
 def boxes_from_map(
@@ -205,130 +209,29 @@ def boxes_from_map(
     Returns:
         (n, 4) int64 ``x0, y0, x1, y1``; one box ``0, 0, 0, 0`` where the map is zero everywhere.
     """
-    _check_contours(contours)
     if not 0 <= threshold < 1:
         raise CkfrError(
             f"The score threshold is {threshold}; expected a number from 0 up to, not including, 1."
         )
     image = _to_bytes(check_map(score_map, 0))
-    found = find_contours(image, int(threshold * int(image.max())))
-    if not found:
-        return np.array([NO_BOX])
-    if contours == "largest":
-        found = [max(found, key=cv2.contourArea)]
-    return np.array([contour_box(contour, image.shape) for contour in found], dtype=np.int64)
+    boxes, largest = _contour_boxes(image, int(threshold * int(image.max())))
+    return boxes if _check_contours(contours) == "all" else boxes[largest, None]
 
 
 def iou_matrix(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Intersection over union of inclusive pixel boxes, (n, 4) and (m, 4) -> (n, m).
 
     A box ``x0, y0, x1, y1`` covers ``x1 - x0 + 1`` by ``y1 - y0 + 1`` pixels.
+
+    >>> iou_matrix([[0, 0, 1, 1]], [[0, 0, 1, 1], [1, 0, 2, 1], [5, 5, 6, 6]]).round(3)
+    array([[1.   , 0.333, 0.   ]])
     """
-    a, b = (
-        np.asarray(first, np.float64)[:, None],
-        np.asarray(second, np.float64)[None],
-    )  # (n, 1, 4), (1, m, 4)
-    wide = np.minimum(a[..., 2], b[..., 2]) - np.maximum(a[..., 0], b[..., 0]) + 1
-    high = np.minimum(a[..., 3], b[..., 3]) - np.maximum(a[..., 1], b[..., 1]) + 1
-    shared = np.maximum(0, wide) * np.maximum(0, high)
-    area_a = (a[..., 2] - a[..., 0] + 1) * (a[..., 3] - a[..., 1] + 1)
-    area_b = (b[..., 2] - b[..., 0] + 1) * (b[..., 3] - b[..., 1] + 1)
-    return shared / (area_a + area_b - shared)
-
-
-def fix_threshold(validation: BoxAccuracy) -> np.ndarray:
-    """The score threshold per IoU level that is best on validation images, (K,), to be used on others.
-
-    Where several thresholds are equally good, the middle one: the ends of a plateau carry over worst.
-    """
-    return validation.best_thresholds
-
-
-def box_acc_at(
-    score_maps: Maps,
-    boxes: Boxes,
-    thresholds: float | Sequence[float] | np.ndarray,
-    iou_thresholds: Sequence[float] = (0.3, 0.5, 0.7),
-    contours: Contours = "all",
-) -> FixedBoxAccuracy:
-    """Box accuracy at given score thresholds: the test-set number without hindsight.
-
-    Args:
-        score_maps, boxes, iou_thresholds, contours: as for ``max_box_acc``.
-        thresholds: one for all IoU levels, or one for each, as ``fix_threshold`` gives them.
-    """
-    levels = check_iou_thresholds(iou_thresholds)
-    used = np.asarray(thresholds, float)
-    if used.ndim == 0:
-        used = np.full(len(levels), float(used))
-    if used.shape != (len(levels),):
-        raise CkfrError(
-            f"{used.size} score thresholds for {len(levels)} IoU levels; expected one, or one for each."
-        )
-    _check_contours(contours)
-    check_count(score_maps, boxes, "score maps", "lists of boxes")
-    correct = np.empty((len(score_maps), len(levels)), bool)
-    for index, (score_map, true) in enumerate(zip(score_maps, boxes, strict=True)):
-        scores = check_map(score_map, index)
-        target = check_boxes(true, index, scores.shape)
-        best = {t: iou_matrix(boxes_from_map(scores, t, contours), target).max() for t in set(used.tolist())}
-        correct[index] = [best[t] >= level for t, level in zip(used.tolist(), levels, strict=True)]
-    return FixedBoxAccuracy(levels, used, correct)
-
-
-def gt_known_localization(
-    score_maps: Maps,
-    boxes: Boxes,
-    iou_threshold: float = 0.5,
-    threshold: float | None = None,
-    contours: Contours = "largest",
-) -> Localization:
-    """Share of images whose box is right when the map is drawn for the true class.
-
-    Args:
-        score_maps: maps of the true class; otherwise as for ``max_box_acc``.
-        threshold: a score threshold fixed beforehand (to 0.001); None takes the best for these very images.
-    """
-    return max_box_acc(score_maps, boxes, (iou_threshold,), contours).localized(iou_threshold, threshold)
-
-
-def top1_localization(
-    score_maps: Maps,
-    boxes: Boxes,
-    predicted: np.ndarray | Tensor | Sequence[int],
-    labels: np.ndarray | Tensor | Sequence[int],
-    iou_threshold: float = 0.5,
-    threshold: float | None = None,
-    contours: Contours = "largest",
-) -> Localization:
-    """Share of images whose predicted class and whose box are both right.
-
-    Where the prediction is right its map is the true class's map, and where it is wrong the map does not
-    matter; so maps of the predicted and of the true class give the same number.
-
-    Args:
-        predicted, labels: (N,) class indices.
-        score_maps, boxes, iou_threshold, threshold, contours: as for ``gt_known_localization``.
-    """
-    predicted, labels = to_numpy(predicted), to_numpy(labels)
-    if predicted.shape != (len(score_maps),) or labels.shape != (len(score_maps),):
-        raise CkfrError(
-            f"{len(score_maps)} score maps need as many predicted classes and labels; "
-            f"got shapes {predicted.shape} and {labels.shape}."
-        )
-    accuracy = max_box_acc(score_maps, boxes, (iou_threshold,), contours)
-    return accuracy.localized(iou_threshold, threshold, predicted == labels)
-
-
-def _to_bytes(scores: np.ndarray) -> np.ndarray:
-    return (scores * 255).astype(np.uint8)
-
-
-def _column(threshold: float) -> int:
-    column = round(threshold * 1000)
-    if not 0 <= column < len(THRESHOLDS) or abs(threshold - THRESHOLDS[column]) > 1e-9:
-        raise CkfrError(f"The score threshold is {threshold}; expected one of 0, 0.001, … 0.999.")
-    return column
+    a = np.asarray(first, np.float64)[:, None]  # (n, 1, 4)
+    b = np.asarray(second, np.float64)[None]  # (1, m, 4)
+    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]) + 1  # (n, m, 2)
+    shared = np.maximum(0, sides).prod(axis=-1)
+    areas = [(box[..., 2:] - box[..., :2] + 1).prod(axis=-1) for box in (a, b)]
+    return shared / (areas[0] + areas[1] - shared)
 
 
 def check_iou_thresholds(levels: Sequence[float]) -> tuple[float, ...]:
@@ -339,6 +242,37 @@ def check_iou_thresholds(levels: Sequence[float]) -> tuple[float, ...]:
     return levels
 
 
-def _check_contours(contours: str) -> None:
+def _to_bytes(scores: np.ndarray) -> np.ndarray:
+    return (scores * 255).astype(np.uint8)
+
+
+def _contour_boxes(image: np.ndarray, level: int) -> tuple[np.ndarray, int]:
+    """Boxes (n, 4) of the contours of ``image > level``, and which is of the contour with the largest area."""
+    _, above = cv2.threshold(image, level, 255, cv2.THRESH_BINARY)
+    # The list of contours is the last but one of what findContours returns, in every version of OpenCV.
+    contours = cv2.findContours(above, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)[-2]
+    if not len(contours):
+        return np.array([NO_BOX]), 0
+    boxes = np.array([cv2.boundingRect(contour) for contour in contours], dtype=np.int64)  # x, y, w, h
+    boxes[:, 2:] += boxes[:, :2]
+    height, width = image.shape
+    largest = int(np.argmax([cv2.contourArea(contour) for contour in contours]))  # the first of equals
+    return np.minimum(boxes, [width, height, width - 1, height - 1]), largest
+
+
+def _middle_of_best(counts: np.ndarray) -> int:
+    best = np.flatnonzero(counts == counts.max())
+    return int(best[(len(best) - 1) // 2])
+
+
+def _column(threshold: float) -> int:
+    column = int(np.abs(THRESHOLDS - threshold).argmin())
+    if not abs(threshold - THRESHOLDS[column]) <= 1e-9:
+        raise CkfrError(f"The score threshold is {threshold}; expected one of 0, 0.001, … 0.999.")
+    return column
+
+
+def _check_contours(contours: Contours) -> Contours:
     if contours not in ("all", "largest"):
         raise CkfrError(f"contours is {contours!r}; expected 'all' or 'largest'.")
+    return contours

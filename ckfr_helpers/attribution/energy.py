@@ -5,13 +5,14 @@ lie on the object at all? Every measure comes image by image, for bootstraps and
 baseline that never looks at the image.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 from torch import Tensor
 
-from ckfr_helpers.attribution.inputs import Maps, check_count, check_mask, to_numpy
+from ckfr_helpers.attribution.inputs import Maps, check_count, check_map, check_mask, to_numpy
 from ckfr_helpers.runtime import CkfrError
 
 TOLERANCE = 15  # pixels, Zhang et al.; meant for images of about 500 pixels
@@ -64,7 +65,8 @@ def energy_in_mask(score_maps: Maps, masks: Maps) -> np.ndarray:
 def pointing_game(score_maps: Maps, masks: Maps, tolerance: float = TOLERANCE) -> np.ndarray:
     """Whether a map's highest pixel lies on the object, or within ``tolerance`` pixels of it, (N,) bool.
 
-    The first highest pixel in reading order decides. A flat map points nowhere: a miss.
+    The first highest pixel in reading order decides; pixels that the mask leaves out do not compete. A flat
+    map points nowhere: a miss.
 
     Args:
         score_maps, masks: as for ``energy_in_mask``.
@@ -74,35 +76,22 @@ def pointing_game(score_maps: Maps, masks: Maps, tolerance: float = TOLERANCE) -
     Reference:
         Zhang et al., "Top-down Neural Attention by Excitation Backprop" (ECCV 2016; IJCV 2018), §4.1.
     """
-    _check_tolerance(tolerance)
     hits = []
     for scores, truth in _pairs(score_maps, masks):
-        y, x = np.unravel_index(scores.argmax(), scores.shape)
-        rows, columns = np.nonzero(truth == 1)
-        near = ((rows - y) ** 2 + (columns - x) ** 2).min() <= tolerance**2
-        hits.append(bool(near) and scores.max() > scores.min())
+        kept = truth != 255
+        highest = np.where(kept, scores, -np.inf).argmax()
+        hits.append(bool(_near_object(truth, tolerance).flat[highest]) and np.ptp(scores[kept]) > 0)
     return np.array(hits)
 
 
 def uniform_energy(masks: Maps) -> np.ndarray:
     """``energy_in_mask`` of a map that is the same everywhere: the object's share of the image, (N,)."""
-    shares = []
-    for index, mask in enumerate(masks):
-        truth = _mask(mask, index)
-        shares.append((truth == 1).sum() / (truth <= 1).sum())
-    return np.array(shares)
+    return np.array([(truth[truth != 255] == 1).mean() for truth in _checked(masks)])
 
 
 def random_point_hits(masks: Maps, tolerance: float = TOLERANCE) -> np.ndarray:
-    """Probability that a point chosen at random wins the pointing game, (N,)."""
-    _check_tolerance(tolerance)
-    shares = []
-    for index, mask in enumerate(masks):
-        elsewhere = (_mask(mask, index) != 1).astype(np.uint8)
-        distance = cv2.distanceTransform(elsewhere, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-        squared = np.rint(distance.astype(np.float64) ** 2)  # whole numbers, given as float32 roots
-        shares.append(float((squared <= tolerance**2).mean()))
-    return np.array(shares)
+    """Probability that a point chosen at random, among pixels not left out, wins the pointing game, (N,)."""
+    return np.array([_near_object(truth, tolerance)[truth != 255].mean() for truth in _checked(masks)])
 
 
 def box_map(box: np.ndarray | Tensor, height: int, width: int) -> np.ndarray:
@@ -131,8 +120,7 @@ def background_swap(
         After Xiao et al., "Noise or Signal: The Role of Image Backgrounds in Object Recognition" (ICLR 2021),
         who measure the gap between backgrounds of the same and of random classes on ImageNet-9.
     """
-    predictions = [to_numpy(part) for part in (usual, foreign, labels)]
-    a, b, truth = predictions
+    a, b, truth = (to_numpy(part) for part in (usual, foreign, labels))
     if a.ndim != 1 or not a.size or a.shape != b.shape or a.shape != truth.shape:
         raise CkfrError(
             f"Predictions and labels have shapes {a.shape}, {b.shape}, {truth.shape}; expected (N,) for each."
@@ -143,28 +131,29 @@ def background_swap(
     return BackgroundSwap(first, second, first - second, both, float((a == b).mean()), right)
 
 
-def _pairs(score_maps: Maps, masks: Maps) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Maps and masks, checked."""
+def _pairs(score_maps: Maps, masks: Maps) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Maps as float64, and their masks."""
     check_count(score_maps, masks, "score maps", "masks")
-    pairs = []
     for index, (score_map, mask) in enumerate(zip(score_maps, masks, strict=True)):
-        scores = to_numpy(score_map)
-        if scores.ndim != 2:
-            raise CkfrError(f"Score map {index} has shape {scores.shape}; expected (height, width).")
-        if not np.isfinite(scores).all():
-            raise CkfrError(f"Score map {index} holds NaN or infinite values; expected finite ones.")
-        pairs.append((scores.astype(np.float64), _mask(mask, index, scores.shape)))
-    return pairs
+        scores = check_map(score_map, index, signed=True)
+        yield scores.astype(np.float64), _mask(mask, index, scores.shape)
+
+
+def _checked(masks: Maps) -> Iterator[np.ndarray]:
+    return (_mask(mask, index) for index, mask in enumerate(masks))
 
 
 def _mask(mask: np.ndarray | Tensor, index: int, shape: tuple[int, ...] | None = None) -> np.ndarray:
-    truth = to_numpy(mask)
-    truth = check_mask(truth, index, truth.shape if shape is None else shape)
+    truth = check_mask(mask, index, shape)
     if not (truth == 1).any():
         raise CkfrError(f"Mask {index} marks no object pixel; expected at least one.")
     return truth
 
 
-def _check_tolerance(tolerance: float) -> None:
+def _near_object(truth: np.ndarray, tolerance: float) -> np.ndarray:
+    """(H, W) bool: on the object, or within ``tolerance`` pixels of its nearest pixel."""
     if not tolerance >= 0:
         raise CkfrError(f"The tolerance is {tolerance}; expected a number of pixels, 0 or more.")
+    distance = cv2.distanceTransform((truth != 1).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    squared = np.rint(distance.astype(np.float64) ** 2)  # whole numbers, given as float32 roots
+    return squared <= tolerance**2

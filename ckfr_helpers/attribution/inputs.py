@@ -1,4 +1,4 @@
-"""Score maps, boxes and masks as users bring them, checked one by one; each complaint names the index."""
+"""Score maps, boxes and masks as users bring them, checked one by one; each complaint names the culprit."""
 
 from collections.abc import Sequence, Sized
 
@@ -28,44 +28,46 @@ def check_count(first: Sized, second: Sized, name: str, other: str) -> None:
         raise CkfrError(f"There are no {name} to score; expected at least one.")
 
 
-def check_map(score_map: np.ndarray | Tensor, index: int) -> np.ndarray:
-    """One score map, (H, W) floats in [0, 1], its own precision kept.
+def check_map(score_map: np.ndarray | Tensor, index: int, *, signed: bool = False) -> np.ndarray:
+    """One score map, (H, W) floats in its own precision: in [0, 1], or of any finite values if ``signed``.
 
     Raises:
-        CkfrError: wrong shape, not numbers, NaN, or values outside [0, 1].
+        CkfrError: wrong shape, not numbers, NaN, or values outside that range.
     """
     scores = _numbers(score_map, f"Score map {index}")
     if scores.ndim != 2 or not scores.size:
         raise CkfrError(f"Score map {index} has shape {scores.shape}; expected (height, width).")
     if not np.issubdtype(scores.dtype, np.floating):
         scores = scores.astype(np.float32)
-    low, high = scores.min(), scores.max()  # NaN wins both
-    if np.isnan(low):
-        raise CkfrError(f"Score map {index} holds NaN; expected values from 0 to 1.")
-    if low < 0 or high > 1:
+    low, high = float(scores.min()), float(scores.max())  # NaN wins both
+    if np.isnan(low) or (signed and not np.isfinite([low, high]).all()):
+        raise CkfrError(f"Score map {index} holds NaN or infinite values; expected finite ones.")
+    if not signed and (low < 0 or high > 1):
         raise CkfrError(f"Score map {index} runs from {low:g} to {high:g}; expected values from 0 to 1.")
     return scores
 
 
-def check_boxes(boxes: np.ndarray | Tensor, index: int, shape: tuple[int, ...] | None = None) -> np.ndarray:
+def check_boxes(boxes: np.ndarray | Tensor, name: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
     """One image's true boxes, (n, 4) float64; a single box may come as (4,).
+
+    Args:
+        boxes: ``x0, y0, x1, y1`` in pixels.
+        name: what messages call the image.
+        shape: (H, W) of its map.
 
     Raises:
         CkfrError: no box, wrong shape, NaN or infinite, negative, reversed, or wholly outside the map.
     """
-    found = _numbers(boxes, f"Boxes of image {index}")
+    found = _numbers(boxes, f"The array of boxes of {name}")
     found = found[None] if found.shape == (4,) else found
     if found.size == 0:
-        raise CkfrError(f"Image {index} has no box; expected at least one, as x0, y0, x1, y1.")
+        raise CkfrError(f"There is no box for {name}; expected at least one, as x0, y0, x1, y1.")
     if found.ndim != 2 or found.shape[1] != 4:
-        raise CkfrError(
-            f"Boxes of image {index} have shape {found.shape}; expected (n, 4) as x0, y0, x1, y1."
-        )
+        raise CkfrError(f"The boxes of {name} have shape {found.shape}; expected (n, 4) as x0, y0, x1, y1.")
     found = found.astype(np.float64)
-    for number, box in enumerate(found):
-        x0, y0, x1, y1 = box.tolist()
-        which = f"Box {number} of image {index} is ({x0:g}, {y0:g}, {x1:g}, {y1:g})"
-        if not np.isfinite(box).all() or min(x0, y0) < 0:
+    for number, (x0, y0, x1, y1) in enumerate(found.tolist()):
+        which = f"Box {number} of {name} is ({x0:g}, {y0:g}, {x1:g}, {y1:g})"
+        if not (np.isfinite(found[number]).all() and min(x0, y0) >= 0):
             raise CkfrError(f"{which}; expected finite pixel positions that are not negative.")
         if x1 < x0 or y1 < y0:
             raise CkfrError(f"{which}, which is reversed; expected x0 <= x1 and y0 <= y1.")
@@ -76,14 +78,14 @@ def check_boxes(boxes: np.ndarray | Tensor, index: int, shape: tuple[int, ...] |
     return found
 
 
-def check_mask(mask: np.ndarray | Tensor, index: int, shape: tuple[int, ...]) -> np.ndarray:
-    """One mask of the map's shape, holding 0, 1 and perhaps 255 (left out of the count).
+def check_mask(mask: np.ndarray | Tensor, index: int, shape: tuple[int, ...] | None = None) -> np.ndarray:
+    """One mask (H, W) holding 0, 1 and perhaps 255 (left out of the count).
 
     Raises:
-        CkfrError: another shape, or other values.
+        CkfrError: another shape than ``shape``, that of the map, or other values.
     """
     truth = _numbers(mask, f"Mask {index}")
-    if truth.shape != tuple(shape):
+    if shape is not None and truth.shape != tuple(shape):
         raise CkfrError(
             f"Mask {index} has shape {truth.shape}; expected {tuple(shape)}, that of its score map."
         )

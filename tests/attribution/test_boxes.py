@@ -1,7 +1,5 @@
 """Localisation scores against a literal loop over a thousand thresholds, written from the protocol's text."""
 
-from unittest import mock
-
 import cv2
 import numpy as np
 import pytest
@@ -11,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from ckfr_helpers import localization as loc
-from ckfr_helpers.attribution import contours as traced
+from ckfr_helpers.attribution.boxes import box_ious_by_contours
 from ckfr_helpers.runtime import CkfrError
 
 IOUS = (0.3, 0.5, 0.7)
@@ -41,15 +39,19 @@ def literal_iou(a, b):
     return w * h / (area - w * h)
 
 
-def literal_counts(score_maps, boxes, contours, ious=IOUS):
-    counts = np.zeros((len(ious), 1000), int)
+def literal_ious(score_maps, boxes, contours):
+    """Best IoU at every one of the thousand thresholds, (N, 1000), no threshold skipped."""
+    rows = []
     for score_map, true in zip(score_maps, boxes, strict=True):
-        for t, threshold in enumerate(np.arange(0, 1, 0.001)):
+        rows.append([])
+        for threshold in np.arange(0, 1, 0.001):
             guesses = literal_boxes(score_map, threshold, contours)
-            best = max(literal_iou(guess, gt) for guess in guesses for gt in np.asarray(true).tolist())
-            for k, level in enumerate(ious):
-                counts[k, t] += best >= level
-    return counts
+            rows[-1].append(max(literal_iou(guess, gt) for guess in guesses for gt in np.asarray(true).tolist()))
+    return np.array(rows)
+
+
+def counts_of(ious, levels=IOUS):
+    return np.array([[sum(column >= level) for column in ious.T] for level in levels])
 
 
 def smooth_map(seed, height=48, width=56, cells=6):
@@ -105,30 +107,12 @@ DOT[4, 5] = 0.7
 @example(DIAMOND, 1, "all")
 @example(DIAMOND, 1, "largest")
 @example(np.full((3, 3), 0.003, np.float32), 1, "all")  # below one byte: a map of zeros
-def test_counts_are_those_of_the_literal_loop(scores, seed, contours):
+def test_ious_and_counts_are_those_of_the_literal_loop(scores, seed, contours):
     boxes = [random_boxes(seed, *scores.shape)]
     result = loc.max_box_acc([scores], boxes, IOUS, contours)
-    assert np.array_equal(result.counts, literal_counts([scores], boxes, contours))
-
-
-@settings(max_examples=150, deadline=None)
-@given(scores=maps_strategy, contours=st.sampled_from(["all", "largest"]))
-def test_every_box_at_every_level_is_what_opencv_traces(scores, contours):
-    """Stronger than the counts: all boxes, at every byte level, by both ways of finding them."""
-    image = (scores * 255).astype(np.uint8)
-    find = traced.all_contour_boxes if contours == "all" else traced.largest_contour_boxes
-    for fine, few in ((None, 0), (scores, 0), (scores, 256)):
-        with mock.patch.object(traced, "FEW", few):
-            levels, boxes = find(image, fine)
-        for level in range(255):
-            _, above = cv2.threshold(image, level, 255, cv2.THRESH_BINARY)
-            found = cv2.findContours(above, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)[-2]
-            if contours == "largest" and found:
-                found = [max(found, key=cv2.contourArea)]
-            rectangles = [cv2.boundingRect(contour) for contour in found]
-            limit = (image.shape[1] - 1, image.shape[0] - 1)
-            want = [(x, y, min(x + w, limit[0]), min(y + h, limit[1])) for x, y, w, h in rectangles]
-            assert sorted(map(tuple, boxes[levels == level].tolist())) == sorted(want)
+    expected = literal_ious([scores], boxes, contours)
+    assert np.array_equal(result.ious, expected)
+    assert np.array_equal(result.counts, counts_of(expected))
 
 
 @pytest.mark.parametrize("contours", ["all", "largest"])
@@ -136,12 +120,24 @@ def test_counts_on_smooth_maps_and_noise(contours):
     maps = np.stack([*(smooth_map(seed) for seed in range(3)), np.random.default_rng(9).random((48, 56))])
     boxes = likely_boxes(maps)
     result = loc.max_box_acc(maps, boxes, IOUS, contours)
-    expected = literal_counts(maps, boxes, contours)
-    assert np.array_equal(result.counts, expected)
-    assert (result.counts.max(axis=1) > result.counts.min(axis=1)).all()  # thresholds matter
-    assert result.per_iou.tolist() == (expected.max(axis=1) / 4).tolist()
-    assert result.mean == pytest.approx(expected.max(axis=1).mean() / 4)
-    assert np.array_equal(result.curves * 4, expected)
+    expected = literal_ious(maps, boxes, contours)
+    assert np.array_equal(result.ious, expected)
+    counts = counts_of(expected)
+    assert (counts.max(axis=1) > counts.min(axis=1)).all()  # thresholds matter
+    assert np.array_equal(result.counts, counts)
+    assert result.per_iou.tolist() == (counts.max(axis=1) / 4).tolist()
+    assert result.mean == pytest.approx(counts.max(axis=1).mean() / 4)
+    assert np.array_equal(result.curves * 4, counts)
+    assert np.array_equal(box_ious_by_contours(maps, boxes)[contours], expected)
+
+
+@settings(max_examples=60, deadline=None)
+@given(scores=maps_strategy, threshold=st.floats(0, 0.999))
+def test_boxes_of_one_threshold_are_those_opencv_traces(scores, threshold):
+    found = loc.boxes_from_map(scores, threshold, "all").tolist()
+    assert sorted(found) == sorted(map(list, literal_boxes(scores, threshold, "all")))
+    largest = loc.boxes_from_map(scores, threshold).tolist()
+    assert largest == list(map(list, literal_boxes(scores, threshold, "largest")))
 
 
 def test_torch_maps_batches_and_half_precision_agree():
@@ -166,38 +162,52 @@ def test_a_drawn_box_is_found():
     assert result.ious.max() == pytest.approx(exact)
 
 
-def test_a_fixed_threshold_cannot_beat_the_one_chosen_in_hindsight():
+def test_thresholds_of_validation_images_score_test_images():
     maps = np.stack([smooth_map(seed) for seed in range(8)])
     boxes = likely_boxes(maps)
     validation, test = loc.max_box_acc(maps[:4], boxes[:4]), loc.max_box_acc(maps[4:], boxes[4:])
-    chosen = loc.fix_threshold(validation)
-    fixed = loc.box_acc_at(maps[4:], boxes[4:], chosen)
-    assert (fixed.per_iou <= test.per_iou).all()
-    assert fixed.mean <= test.mean
-    columns = np.round(chosen * 1000).astype(int)
-    assert fixed.per_iou.tolist() == [test.curves[k, c] for k, c in enumerate(columns)]
-    again = loc.box_acc_at(maps[:4], boxes[:4], chosen)
-    assert again.per_iou.tolist() == validation.per_iou.tolist()  # on its own images nothing is lost
-    assert again.correct.shape == (4, 3)
+    chosen = validation.best_thresholds
+    counts = counts_of(literal_ious(maps[:4], boxes[:4], "all"))
+    for threshold, row in zip(chosen, counts, strict=True):
+        best = np.flatnonzero(row == row.max()) / 1000
+        assert threshold == pytest.approx(best[(len(best) - 1) // 2])
+    literal = [
+        [
+            max(literal_iou(b, t) for b in literal_boxes(m, threshold, "all") for t in true.tolist()) >= level
+            for threshold, level in zip(chosen, IOUS, strict=True)
+        ]
+        for m, true in zip(maps[4:], boxes[4:], strict=True)
+    ]
+    assert test.at(chosen).tolist() == literal
+    assert test.at(0.25)[:, 1].tolist() == (test.ious[:, 250] >= 0.5).tolist()
+    with pytest.raises(CkfrError, match="2 score thresholds for 3 IoU levels"):
+        test.at((0.1, 0.2))
+    with pytest.raises(CkfrError, match="threshold is nan"):
+        test.at(np.nan)
 
 
 def test_gt_known_and_top1():
     maps = np.stack([smooth_map(seed) for seed in range(6)])
     boxes = likely_boxes(maps)
-    known = loc.gt_known_localization(maps, boxes, 0.3)
-    assert known.accuracy > 0
-    assert known.accuracy == loc.max_box_acc(maps, boxes, (0.3,), "largest").mean
-    labels = np.arange(6)
-    assert loc.top1_localization(maps, boxes, labels, labels, 0.3).accuracy == known.accuracy
-    assert loc.top1_localization(maps, boxes, labels + 1, labels, 0.3).accuracy == 0
-    some = np.where(labels % 2, labels, -1)
-    at = loc.top1_localization(maps, boxes, some, labels, 0.3, threshold=known.threshold)
-    assert at.correct.tolist() == (known.correct & (labels % 2 == 1)).tolist()
-    assert loc.gt_known_localization(maps, boxes, 0.3, threshold=0.25).threshold == 0.25
+    result = loc.max_box_acc(maps, boxes, (0.3,), "largest")
+    hits = literal_ious(maps, boxes, "largest") >= 0.3
+    known = result.localized(0.3)
+    assert known.accuracy == hits.mean(axis=0).max() > 0
+    assert result.localized(0.3, threshold=0.25).correct.tolist() == hits[:, 250].tolist()
+    right = np.arange(6) % 2 == 1
+    assert result.localized(0.3, right=right).accuracy == (hits & right[:, None]).mean(axis=0).max()
+    at = result.localized(0.3, known.threshold, right)
+    assert at.correct.tolist() == (known.correct & right).tolist()
     with pytest.raises(CkfrError, match=r"0\.12345; expected one of"):
-        loc.gt_known_localization(maps, boxes, 0.3, threshold=0.12345)
-    with pytest.raises(CkfrError, match="6 score maps need as many"):
-        loc.top1_localization(maps, boxes, labels[:5], labels)
+        result.localized(0.3, threshold=0.12345)
+    with pytest.raises(CkfrError, match=r"shape \(5,\); expected \(6,\)"):
+        result.localized(0.3, right=right[:5])
+
+
+def test_rows_of_another_number_of_thresholds_are_refused():
+    """Their columns would be taken for other thresholds than they were scored at."""
+    with pytest.raises(CkfrError, match=r"shape \(4, 100\); expected \(N, 1000\)"):
+        loc.BoxAccuracy.from_ious(np.zeros((4, 100)))
 
 
 @settings(max_examples=50, deadline=None)
@@ -211,68 +221,6 @@ def test_iou_matrix_is_the_share_of_common_pixels(seed):
     want = [[len(pixels(p) & pixels(q)) / len(pixels(p) | pixels(q)) for q in b] for p in a]
     assert loc.iou_matrix(a, b).tolist() == want
     assert np.array_equal(loc.iou_matrix(b, a), loc.iou_matrix(a, b).T)
-
-
-def literal_pxap(score_maps, masks):
-    """Threshold all pixels at every bin edge; area under precision over recall, right-hand rule."""
-    scores, truth = (
-        np.concatenate([m.ravel() for m in score_maps]),
-        np.concatenate([m.ravel() for m in masks]),
-    )
-    scores, truth = scores[truth != 255], truth[truth != 255] == 1
-    area, before = 0.0, 0.0
-    for threshold in [1.0, *np.arange(0, 1, 0.001)[::-1]]:
-        chosen = scores >= threshold
-        if chosen.any():
-            recall = truth[chosen].sum() / truth.sum()
-            area += truth[chosen].mean() * (recall - before)
-            before = recall
-    return area
-
-
-def test_pxap_against_a_literal_loop_and_sklearn():
-    from sklearn.metrics import average_precision_score
-
-    draw = np.random.default_rng(0)
-    maps = np.stack([smooth_map(seed) for seed in range(3)])
-    masks = (maps + draw.normal(0, 0.3, maps.shape) > 0.6).astype(np.uint8)
-    masks[draw.random(masks.shape) < 0.1] = 255
-    assert loc.pxap(maps, masks) == pytest.approx(literal_pxap(maps, masks), abs=1e-12)
-    # Scores on the grid of thresholds lose nothing by binning, so sklearn's average precision is the same.
-    coarse = np.arange(0, 1, 0.001)[(maps * 999).astype(int)]
-    kept = masks != 255
-    expected = average_precision_score(masks[kept] == 1, coarse[kept])
-    assert loc.pxap(coarse, masks) == pytest.approx(expected, abs=1e-12)
-    precision, recall = loc.precision_recall(coarse, masks)
-    assert recall[-1] == 1
-    assert precision[-1] == pytest.approx((masks[kept] == 1).mean())
-    assert loc.pxap(masks[:1] % 255 * 1.0, masks[:1] == 1) == 1  # the mask itself, as a map
-
-
-def test_pxap_complaints():
-    maps = np.zeros((2, 4, 5))
-    with pytest.raises(CkfrError, match="No mask marks any object"):
-        loc.pxap(maps, np.zeros((2, 4, 5), bool))
-    with pytest.raises(CkfrError, match=r"Mask 0 has shape \(5, 4\); expected \(4, 5\)"):
-        loc.pxap(maps, np.ones((2, 5, 4), bool))
-    with pytest.raises(CkfrError, match="Mask 1 holds values other"):
-        loc.pxap(maps, [np.ones((4, 5)), np.full((4, 5), 7)])
-    with pytest.raises(CkfrError, match="2 score maps but 1 masks"):
-        loc.pxap(maps, np.ones((1, 4, 5)))
-
-
-def test_baselines():
-    centre = loc.centre_map(40, 60)
-    assert centre.max() == 1
-    assert np.array_equal(centre, centre[::-1, ::-1])
-    assert loc.centre_box(40, 60).tolist() == [0, 0, 59, 39]
-    assert loc.centre_box(40, 60, 0.5).tolist() == [15, 10, 44, 29]
-    boxes = [np.array([[0, 0, 59, 39]]), np.array([[0, 0, 29, 39]]), np.array([[0, 0, 2, 2]])]
-    assert loc.box_acc(loc.centre_box(40, 60), boxes).tolist() == pytest.approx([2 / 3, 2 / 3, 1 / 3])
-    found = loc.max_box_acc(loc.centre_map(40, 60)[None], [loc.centre_box(40, 60, 0.5)], (0.3,))
-    assert found.mean == 1
-    with pytest.raises(CkfrError, match="side of a centre box is 0"):
-        loc.centre_box(4, 4, 0)
 
 
 GOOD = np.linspace(0, 1, 20).reshape(4, 5)
@@ -297,20 +245,20 @@ def bad(value):
         ([np.array([["a"]])], [BOX], "Score map 0 holds <U1; expected numbers"),
         ([GOOD], [BOX, BOX], "1 score maps but 2 lists of boxes"),
         ([], [], "no score maps"),
-        ([GOOD, GOOD], [BOX, np.zeros((0, 4))], "Image 1 has no box"),
-        ([GOOD], [[]], "Image 0 has no box"),
+        ([GOOD, GOOD], [BOX, np.zeros((0, 4))], "There is no box for image 1"),
+        ([GOOD], [[]], "There is no box for image 0"),
         ([GOOD], [[[3, 0, 1, 2]]], r"Box 0 of image 0 is \(3, 0, 1, 2\), which is reversed"),
         ([GOOD], [[[0, 0, 1, 1], [0, 3, 1, 2]]], r"Box 1 of image 0 is \(0, 3, 1, 2\), which is reversed"),
         ([GOOD], [[[-1, 0, 1, 1]]], "not negative"),
-        ([GOOD], [[[0, 0, np.nan, 1]]], "finite"),
-        ([GOOD], [[[0, 0, 1]]], r"Boxes of image 0 have shape \(1, 3\)"),
+        ([GOOD], [[[0, 0, np.nan, 1]]], r"Box 0 of image 0 is \(0, 0, nan, 1\); expected finite"),
+        ([GOOD], [[[0, 0, np.inf, 1]]], r"Box 0 of image 0 is \(0, 0, inf, 1\); expected finite"),
+        ([GOOD], [[[0, 0, 1]]], r"The boxes of image 0 have shape \(1, 3\)"),
         ([GOOD], [[[9, 0, 10, 2]]], "outside its map of 5 × 4 pixels"),
     ],
 )
-@pytest.mark.parametrize("score", [loc.max_box_acc, lambda m, b: loc.box_acc_at(m, b, 0.5)])
-def test_bad_input_gets_one_sentence(score, maps, boxes, message):
+def test_bad_input_gets_one_sentence(maps, boxes, message):
     with pytest.raises(CkfrError, match=message) as error:
-        score(maps, boxes)
+        loc.max_box_acc(maps, boxes)
     assert "\n" not in str(error.value)
 
 
@@ -321,5 +269,3 @@ def test_bad_settings_get_one_sentence():
         loc.max_box_acc([GOOD], [BOX], (50,))
     with pytest.raises(CkfrError, match=r"score threshold is 1\.2"):
         loc.boxes_from_map(GOOD, 1.2)
-    with pytest.raises(CkfrError, match="2 score thresholds for 3 IoU levels"):
-        loc.box_acc_at([GOOD], [BOX], (0.1, 0.2))

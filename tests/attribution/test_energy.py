@@ -54,6 +54,9 @@ def test_pointing_by_hand():
     assert attention.pointing_game(maps, [MASK] * 5, 0).tolist() == [False, False, True, False, False]
     assert attention.pointing_game(maps[3:], [MASK] * 2).tolist() == [False, False]  # flat: points nowhere
     assert attention.pointing_game([centre_map(6, 8)], [MASK], 0).tolist() == [True]
+    left_out = MASK.astype(np.uint8)
+    left_out[0, 0] = 255  # the highest pixel does not compete, and then the rest is flat
+    assert attention.pointing_game([scores, scores + MASK / 2], [left_out] * 2, 0).tolist() == [False, True]
 
 
 @settings(max_examples=40, deadline=None)
@@ -66,6 +69,11 @@ def test_random_points_hit_as_often_as_pointing_at_every_pixel(seed, tolerance):
     points = np.eye(63).reshape(63, 7, 9)  # one map per pixel
     hits = attention.pointing_game(points, [mask] * 63, tolerance)
     assert attention.random_point_hits([mask], tolerance)[0] == pytest.approx(hits.mean())
+    ignored = mask.astype(np.uint8)
+    ignored[:3] = 255  # a point that is left out can neither hit nor miss
+    counted = np.flatnonzero(ignored != 255)
+    hits = attention.pointing_game(points[counted], [ignored] * len(counted), tolerance)
+    assert attention.random_point_hits([ignored], tolerance)[0] == pytest.approx(hits.mean())
 
 
 def test_background_swap_by_hand():

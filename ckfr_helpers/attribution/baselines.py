@@ -1,4 +1,4 @@
-"""Guesses that never look at the image: the centre map, the centre box and the whole image."""
+"""Baselines that never look at the image: the centre map, the centre box and the whole image."""
 
 from collections.abc import Sequence
 
@@ -46,7 +46,7 @@ def box_acc(
     """
     guess = np.broadcast_to(to_numpy(predicted), (len(boxes), 4))
     best = [
-        iou_matrix(g[None], check_boxes(true, i)).max()
+        iou_matrix(g[None], check_boxes(true, f"image {i}")).max()
         for i, (g, true) in enumerate(zip(guess, boxes, strict=True))
     ]
     return np.array([np.mean(np.array(best) >= level) for level in check_iou_thresholds(iou_thresholds)])
