@@ -28,7 +28,7 @@ from tqdm.auto import tqdm
 
 from ckfr_helpers import datasets, localization, metrics
 from ckfr_helpers.attribution import energy as attention
-from ckfr_helpers.attribution.looking import POINTING_TOLERANCE, look, look_scores, object_mask, per_image
+from ckfr_helpers.attribution.look import POINTING_TOLERANCE, look, look_scores, object_mask, per_image
 from ckfr_helpers.datasets.base import ImageSource
 from ckfr_helpers.datasets.scenes.swapped import OnBackground
 from ckfr_helpers.datasets.subset import balanced

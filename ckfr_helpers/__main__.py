@@ -67,10 +67,13 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _look(options: argparse.Namespace) -> None:
-    from ckfr_helpers.attribution.looking import look_at_run
+    from ckfr_helpers.attribution.look_run import look_at_run
 
     scores = look_at_run(options.folder, options.data, options.root, method=options.method)
-    print(json.dumps(scores, indent=1)) if options.json else _print_scores(scores)
+    if options.json:
+        print(json.dumps(scores, indent=1))
+    else:
+        _print_scores({name: value for name, value in scores.items() if value is not None})
 
 
 def _fetch(options: argparse.Namespace) -> None:

@@ -1,8 +1,8 @@
 """From score map to box, and how good the box is, as the field measures it.
 
-``max_box_acc`` and ``pxap`` follow the public evaluation of Choe et al. (CVPR 2020); what ``max_box_acc`` returns
-also gives the score at a threshold fixed on validation images (``at``) and GT-known and Top-1 localisation
-(``localized``); ``centre_map`` and ``centre_box`` never look at the image.
+``max_box_acc`` and ``pxap`` follow the public evaluation of Choe et al. (CVPR 2020). What ``max_box_acc``
+returns also gives the score at a threshold fixed on validation images (``at``), and GT-known and Top-1
+localisation (``localized``). ``centre_map`` and ``centre_box`` never look at the image.
 """
 
 from ckfr_helpers.attribution.baselines import box_acc, centre_box, centre_map

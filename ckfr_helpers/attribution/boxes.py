@@ -127,7 +127,9 @@ class BoxAccuracy:
         hit = self.ious >= iou_threshold  # (N, 1000)
         if right is not None:
             if np.shape(right) != (len(hit),):
-                raise CkfrError(f"`right` has shape {np.shape(right)}; expected ({len(hit)},), one per image.")
+                raise CkfrError(
+                    f"`right` has shape {np.shape(right)}; expected ({len(hit)},), one per image."
+                )
             hit = hit & np.asarray(right, bool)[:, None]
         column = _middle_of_best(hit.sum(axis=0)) if threshold is None else _column(threshold)
         correct = hit[:, column]
@@ -156,8 +158,8 @@ def max_box_acc(
         The result; ``.per_iou`` and ``.mean`` are the scores, as shares (the public code prints per cent).
 
     Raises:
-        CkfrError: a map that is not 2-D or leaves [0, 1], a box that is missing, not finite or reversed; named
-            by index.
+        CkfrError: a map that is not 2-D or leaves [0, 1], a box that is missing, not finite or reversed;
+            named by index.
 
     Reference:
         Choe et al., CVPR 2020, §3.3, and the extended "Evaluation for Weakly Supervised Object Localization:
@@ -247,7 +249,7 @@ def _to_bytes(scores: np.ndarray) -> np.ndarray:
 
 
 def _contour_boxes(image: np.ndarray, level: int) -> tuple[np.ndarray, int]:
-    """Boxes (n, 4) of the contours of ``image > level``, and which is of the contour with the largest area."""
+    """Boxes (n, 4) of the contours of ``image > level``, and which is that of the largest area."""
     _, above = cv2.threshold(image, level, 255, cv2.THRESH_BINARY)
     # The list of contours is the last but one of what findContours returns, in every version of OpenCV.
     contours = cv2.findContours(above, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)[-2]

@@ -20,18 +20,7 @@ def precision_recall(score_maps: Maps, masks: Maps) -> tuple[np.ndarray, np.ndar
         Precision (NaN where nothing is predicted) and recall, at score ≥ 2, ≥ 1, ≥ 0.999, … ≥ 0: the bins of
         the public evaluation.
     """
-    check_count(score_maps, masks, "score maps", "masks")
-    inside, outside = np.zeros(len(EDGES) - 1), np.zeros(len(EDGES) - 1)
-    for index, (score_map, mask) in enumerate(zip(score_maps, masks, strict=True)):
-        scores = check_map(score_map, index).astype(np.float64)
-        truth = check_mask(mask, index, scores.shape)
-        inside += np.histogram(scores[truth == 1], bins=EDGES)[0]
-        outside += np.histogram(scores[truth == 0], bins=EDGES)[0]
-    if not inside.sum():
-        raise CkfrError("No mask marks any object pixel, so recall has no meaning; expected at least one.")
-    hits, wrong = inside[::-1].cumsum(), outside[::-1].cumsum()
-    with np.errstate(invalid="ignore"):
-        return hits / (hits + wrong), hits / inside.sum()
+    return _curve(pixel_counts(score_maps, masks))
 
 
 def pxap(score_maps: Maps, masks: Maps) -> float:
@@ -42,6 +31,31 @@ def pxap(score_maps: Maps, masks: Maps) -> float:
     Reference:
         Choe et al., CVPR 2020, eq. (5) and (6).
     """
-    precision, recall = precision_recall(score_maps, masks)
+    return average_precision(pixel_counts(score_maps, masks))
+
+
+def pixel_counts(score_maps: Maps, masks: Maps) -> np.ndarray:
+    """Pixels on the object and elsewhere, by score, (2, 1002): counts of batches may be added up."""
+    check_count(score_maps, masks, "score maps", "masks")
+    counts = np.zeros((2, len(EDGES) - 1))
+    for index, (score_map, mask) in enumerate(zip(score_maps, masks, strict=True)):
+        scores = check_map(score_map, index).astype(np.float64)
+        truth = check_mask(mask, index, scores.shape)
+        counts += [np.histogram(scores[truth == value], bins=EDGES)[0] for value in (1, 0)]
+    return counts
+
+
+def average_precision(counts: np.ndarray) -> float:
+    """``pxap`` from ``pixel_counts``."""
+    precision, recall = _curve(counts)
     gain = np.diff(recall)
     return float(precision[1:][gain > 0] @ gain[gain > 0])
+
+
+def _curve(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    inside, outside = counts
+    if not inside.sum():
+        raise CkfrError("No mask marks any object pixel, so recall has no meaning; expected at least one.")
+    hits, wrong = inside[::-1].cumsum(), outside[::-1].cumsum()
+    with np.errstate(invalid="ignore"):
+        return hits / (hits + wrong), hits / inside.sum()

@@ -15,7 +15,7 @@ from torch import Tensor
 from ckfr_helpers import datasets
 from ckfr_helpers.attribution.cam import class_activation_maps
 from ckfr_helpers.attribution.energy import BackgroundSwap, background_swap
-from ckfr_helpers.attribution.looking import Look, look, look_scores
+from ckfr_helpers.attribution.look import Look, look, look_scores
 from ckfr_helpers.datasets.scenes.photos import class_ids
 from ckfr_helpers.datasets.scenes.single import PhotoScenes
 from ckfr_helpers.datasets.scenes.swapped import OnBackground

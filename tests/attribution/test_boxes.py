@@ -46,7 +46,9 @@ def literal_ious(score_maps, boxes, contours):
         rows.append([])
         for threshold in np.arange(0, 1, 0.001):
             guesses = literal_boxes(score_map, threshold, contours)
-            rows[-1].append(max(literal_iou(guess, gt) for guess in guesses for gt in np.asarray(true).tolist()))
+            rows[-1].append(
+                max(literal_iou(guess, gt) for guess in guesses for gt in np.asarray(true).tolist())
+            )
     return np.array(rows)
 
 

@@ -5,7 +5,7 @@ import pytest
 from matplotlib import colormaps
 
 from ckfr_helpers import localization
-from ckfr_helpers.attribution.looking import Look
+from ckfr_helpers.attribution.look import Look
 from ckfr_helpers.teaching.plots import looking as plots
 
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from ckfr_helpers import localization, metrics
-from ckfr_helpers.attribution.looking import Look
+from ckfr_helpers.attribution.look import Look
 from ckfr_helpers.teaching.plots.style import BASELINE, CMAP, COLOURS, OURS, subplots
 
 TRUE_BOX, FOUND_BOX = "white", COLOURS["orange"]
