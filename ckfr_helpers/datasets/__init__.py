@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class _Entry(NamedTuple):
     """Where a source's class and its fetching function live, as ``module:attribute``."""
 
-    source: str | None
+    source: "str | type[ImageSource] | None"
     fetch: str | None
     # Handed to both, for modules that serve several names.
     options: dict[str, Any] = {}  # noqa: RUF012 -- never written to
@@ -49,6 +49,16 @@ def names() -> tuple[str, ...]:
 def fetchable() -> tuple[str, ...]:
     """Everything that `fetch` knows: the sources, and data that is not pictures."""
     return tuple(name for name, entry in _REGISTRY.items() if entry.fetch)
+
+
+def register(name: str, source: "type[ImageSource]") -> None:
+    """Have `open_source` and every command know a source of one's own by a name.
+
+    Args:
+        name: what to call it; a name that is taken is replaced.
+        source: its class, called as ``source(split=…, root=…, **options)``; ``root`` only where one is given.
+    """
+    _REGISTRY[name] = _Entry(source, None)
 
 
 def open_source(name: str, split: str, root: str | Path | None = None, **options: Any) -> "ImageSource":
@@ -103,6 +113,8 @@ def fetch(name: str, root: str | Path | None = None, **options: Any) -> Path:
     return _resolve(entry.fetch)(**arguments)
 
 
-def _resolve(place: str) -> Any:
+def _resolve(place: Any) -> Any:
+    if not isinstance(place, str):
+        return place
     module, attribute = place.split(":")
     return getattr(importlib.import_module(module), attribute)

@@ -53,7 +53,9 @@ def test_an_example_has_the_promised_form():
     assert source.classes == ("ball", "ring", "box")
     assert source.labels.dtype == np.int64
     for index in (0, 31, 59):
-        image, label, boxes, mask = source[index]
+        image, target = source[index]
+        label, boxes, mask = target["label"], target["boxes"], target["masks"][0]
+        assert target["photo"] == source.photo_of(index)
         assert image.shape == (3, SIZE, SIZE)
         assert image.dtype == torch.uint8
         assert boxes.shape == (1, 4)
@@ -105,7 +107,8 @@ def test_mask_is_where_the_object_is():
     """Black objects in the sky, which takes no shadow, can be found again from the picture alone."""
     source = scenes(cutouts=cutouts((0, 0, 0)))
     for index in range(30):
-        image, _, _, mask = source.scene(index, "sky")
+        image, target = source.scene(index, "sky")
+        mask = target["masks"][0]
         brightness = image.float().mean(0)
         found = brightness < 0.5 * brightness[~mask].median()  # half object, half sky: where the mask ends
         overlap = (found & mask).sum() / (found | mask).sum()
@@ -123,7 +126,7 @@ def test_mask_does_not_depend_on_the_place():
 def test_boxes_end_on_the_object():
     source = scenes()
     for index in range(24):
-        _, _, boxes, mask = source[index]
+        boxes, mask = source[index][1]["boxes"], source[index][1]["masks"][0]
         pixels = [(x, y) for y in range(SIZE) for x in range(SIZE) if mask[y, x]]
         columns, rows = zip(*pixels, strict=True)
         assert boxes.tolist() == [[min(columns), min(rows), max(columns), max(rows)]]
