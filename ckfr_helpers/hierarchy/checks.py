@@ -14,7 +14,16 @@ from ckfr_helpers.runtime import CkfrError
 GROUP = "+"  # an inner node that is a class too becomes "ID+", and the class "ID" a leaf below it
 
 
+class TreeError(CkfrError):
+    """These edges are no tree; ``nodes`` are those at fault, so that a reader of files can name lines."""
+
+    def __init__(self, message: str, *nodes: str) -> None:
+        super().__init__(message)
+        self.nodes = nodes
+
+
 def check_classes(classes: Sequence[str]) -> None:
+    """Refuse what is no list of distinct names."""
     if isinstance(classes, str):
         raise CkfrError(f"The classes are the single string {classes!r}; expected a list of names.")
     if len(classes) == 0:
@@ -76,19 +85,18 @@ def check_tree(parent: Mapping[str, str], classes: Sequence[str]) -> None:
         while node in parent and node not in done:
             if node in path:
                 walk = list(path)
-                cycle = [*walk[walk.index(node) :], node]
-                raise CkfrError(
-                    f"The pairs run in a cycle, {' → '.join(map(repr, reversed(cycle)))}; a tree has none."
-                )
+                cycle = [node, *reversed(walk[walk.index(node) :])]
+                shown = " → ".join(map(repr, cycle))
+                raise TreeError(f"The pairs run in a cycle, {shown}; a tree has none.", *cycle)
             path[node] = None
             node = parent[node]
         done.update(path)
     roots = list(dict.fromkeys(above for above in parent.values() if above not in parent))
     if len(roots) > 1:
-        raise CkfrError(f"The tree has several roots, {', '.join(map(repr, roots))}; expected one.")
+        raise TreeError(f"The tree has several roots, {', '.join(map(repr, roots))}; expected one.", *roots)
     for name in classes:
         if name not in parent:
-            raise CkfrError(f"Class {name!r} is not in the tree, or is its root; expected a leaf.")
+            raise TreeError(f"Class {name!r} is not in the tree, or is its root; expected a leaf.", name)
 
 
 def prune(parent: Mapping[str, str], classes: Sequence[str]) -> dict[str, str]:
@@ -103,12 +111,15 @@ def prune(parent: Mapping[str, str], classes: Sequence[str]) -> dict[str, str]:
 
 
 def refuse_inner(parent: Mapping[str, str], classes: Sequence[str], names: Mapping[str, str]) -> None:
+    """Every class must be a leaf."""
     below = {above: node for node, above in reversed(parent.items())}
     for name in classes:
         if name in below:
-            raise CkfrError(
-                f"Class {_shown(name, names)} is no leaf: {_shown(below[name], names)} lies below it; "
-                "choose another class, or inner='leaf' to keep it as \"any other\"."
+            class_, child = (f"{n!r} ({names[n]})" if n in names else repr(n) for n in (name, below[name]))
+            raise TreeError(
+                f"Class {class_} is no leaf: {child} lies below it; choose another class, or inner='leaf' "
+                'to keep it as "any other".',
+                below[name],
             )
 
 
@@ -123,13 +134,7 @@ def give_leaves(parent: dict[str, str], classes: Sequence[str], names: dict[str,
             settled[below] = groups[below]
     for name, group in groups.items():
         if group in parent or group in inner_nodes:
-            raise CkfrError(
-                f"The tree already has a node {group!r}, the name of the group above class {name!r}."
-            )
+            raise TreeError(f"The tree has a node {group!r}, the name for the group above {name!r}.", group)
         settled.setdefault(name, group)  # the root as a class
         names[group] = f"{names.get(name, name)} (all)"
     return settled
-
-
-def _shown(node: str, names: Mapping[str, str]) -> str:
-    return f"{node!r} ({names[node]})" if node in names else repr(node)

@@ -1,10 +1,9 @@
 """Classes as the leaves of a tree, and how far apart they are in it.
 
-A :class:`Hierarchy` comes from parent–child pairs, from a nested mapping or from WordNet ids, and gives one
+A :class:`Hierarchy` comes from parent–child pairs, a CSV file, a nested mapping or WordNet ids, and gives one
 (C, C) matrix per measure, in label order. It needs NumPy only.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,11 +12,16 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from ckfr_helpers.hierarchy.checks import GROUP, check_classes, check_tree, give_leaves, prune, refuse_inner
-from ckfr_helpers.hierarchy.demo_file import load_pseudo_distances
-from ckfr_helpers.runtime import CkfrError, atomic_path
-
-__all__ = ["GROUP", "MEASURES", "Hierarchy", "Measure", "load_pseudo_distances"]
+from ckfr_helpers.hierarchy import files
+from ckfr_helpers.hierarchy.checks import (
+    TreeError,
+    check_classes,
+    check_tree,
+    give_leaves,
+    prune,
+    refuse_inner,
+)
+from ckfr_helpers.runtime import CkfrError
 
 Measure = Literal["path", "lca_height", "wu_palmer"]
 MEASURES: tuple[Measure, ...] = get_args(Measure)
@@ -27,13 +31,18 @@ MEASURES: tuple[Measure, ...] = get_args(Measure)
 class Hierarchy:
     """A rooted tree whose leaves are the classes.
 
-    Build one with :meth:`from_pairs`, :meth:`from_nested`, :meth:`from_wordnet` or :meth:`load`. However it
-    is built, it is checked: one root, no cycle, one parent per node, and the classes are exactly the leaves.
+    However it is built, it is checked: one root, no cycle, one parent per node, and the classes are exactly
+    the leaves.
 
     Attributes:
         classes: the C leaf ids in label order.
         parent: parent of every node but the root.
         node_names: readable name of a node, where it differs from its id.
+
+    Example:
+        >>> pairs = [("thing", "cat"), ("cat", "lion"), ("cat", "tiger"), ("thing", "pan")]
+        >>> Hierarchy.from_pairs(pairs, classes=["lion", "tiger", "pan"]).distances("path").tolist()
+        [[0.0, 2.0, 3.0], [2.0, 0.0, 3.0], [3.0, 3.0, 0.0]]
     """
 
     classes: tuple[str, ...]
@@ -43,14 +52,12 @@ class Hierarchy:
     def __post_init__(self) -> None:
         check_classes(self.classes)
         check_tree(self.parent, self.classes)
-        for name in self.classes:
-            if name in self.children:
-                raise CkfrError(f"Class {name!r} is no leaf: {self.children[name][0]!r} lies below it.")
+        refuse_inner(self.parent, self.classes, self.node_names)
         for leaf in self.parent:
             if leaf not in self.children and leaf not in self._label:
                 raise CkfrError(f"The leaf {leaf!r} is no class; list it in classes.")
-
-    # -- Building --------------------------------------------------------------------------------
+        kept = {n: t for n, t in self.node_names.items() if n in self.parent or n == self.root}
+        object.__setattr__(self, "node_names", kept)
 
     @classmethod
     def from_pairs(
@@ -83,14 +90,16 @@ class Hierarchy:
             above, below = pair
             for node in pair:
                 if not isinstance(node, str) or not node:
-                    raise CkfrError(
-                        f"The node {node!r} in pair {tuple(pair)!r} is no name; expected a non-empty string."
+                    raise TreeError(
+                        f"The node {node!r} in pair {tuple(pair)!r} is no name; expected a non-empty string.",
+                        below,
                     )
             if parent.get(below) == above:
-                raise CkfrError(f"The pair ({above!r}, {below!r}) is given twice; expected each pair once.")
+                raise TreeError(f"The pair ({above!r}, {below!r}) is given twice; expected it once.", below)
             if below in parent:
-                raise CkfrError(
-                    f"Node {below!r} has two parents, {parent[below]!r} and {above!r}; a tree allows one."
+                raise TreeError(
+                    f"Node {below!r} has two parents, {parent[below]!r} and {above!r}; a tree allows one.",
+                    below,
                 )
             parent[below] = above
         if not parent:
@@ -102,7 +111,7 @@ class Hierarchy:
         check_classes(classes)
         for name in classes:
             if name not in parent and name not in inner_nodes:
-                raise CkfrError(f"Class {name!r} is in no pair; expected a leaf of the tree.")
+                raise TreeError(f"Class {name!r} is in no pair; expected a leaf of the tree.")
         node_names = {n: t for n, t in (names or {}).items() if t != n}
         if inner == "leaf":
             parent = give_leaves(prune(parent, classes), classes, node_names)
@@ -111,8 +120,23 @@ class Hierarchy:
             parent = prune(parent, classes)
         else:
             raise CkfrError(f"inner is {inner!r}; expected 'error' or 'leaf'.")
-        present = {*parent, *parent.values()}
-        return cls(tuple(classes), parent, {n: t for n, t in node_names.items() if n in present})
+        return cls(tuple(classes), parent, node_names)
+
+    @classmethod
+    def from_csv(cls, path: str | Path, classes: Sequence[str] | None = None, **options: Any) -> "Hierarchy":
+        """From a CSV file with the columns ``parent`` and ``child``. Options as :meth:`from_pairs`.
+
+        Raises:
+            CkfrError: as :meth:`from_pairs`, naming the file and the lines at fault; also for a file that is
+                missing, not UTF-8, or without these columns.
+        """
+        pairs, lines = files.read_csv(path)
+        try:
+            return cls.from_pairs(pairs, classes, **options)
+        except CkfrError as error:
+            found = sorted({line for node in getattr(error, "nodes", ()) for line in lines.get(node, ())})
+            where = f", line{'s' * (len(found) > 1)} {' and '.join(map(str, found))}" if found else ""
+            raise CkfrError(f"{path}{where}: {error}") from None
 
     @classmethod
     def from_nested(
@@ -157,9 +181,8 @@ class Hierarchy:
     ) -> "Hierarchy":
         """From WordNet 3.0 noun ids such as ``"n02129165"`` (lion), offline.
 
-        WordNet is a graph; ``rule`` says which one hypernym a synset keeps, and
-        `hierarchy.wordnet` says why. The whole chain up to *entity* stays, unary nodes included,
-        so a path length does not depend on which other classes stand beside the two.
+        WordNet is a graph; ``rule`` says which one hypernym a synset keeps, and `hierarchy.wordnet` says why.
+        The whole chain up to *entity* stays, so a path does not depend on which other classes stand by.
 
         Args:
             wnids: the classes in label order, any synset of ``data/wordnet.tsv``.
@@ -332,8 +355,6 @@ class Hierarchy:
         order = order[order != self.label(name)]
         return [(self.classes[i], float(row[i])) for i in order[np.argsort(row[order], kind="stable")][:k]]
 
-    # -- Changing --------------------------------------------------------------------------------
-
     def subset(self, classes: Sequence[str]) -> "Hierarchy":
         """The same tree with these classes only, in this label order.
 
@@ -342,9 +363,7 @@ class Hierarchy:
         check_classes(classes)
         for name in classes:
             self.label(name)
-        parent = prune(self.parent, classes)
-        present = {*parent, *parent.values()}
-        return Hierarchy(tuple(classes), parent, {n: t for n, t in self.node_names.items() if n in present})
+        return Hierarchy(tuple(classes), prune(self.parent, classes), self.node_names)
 
     def compressed(self) -> "Hierarchy":
         """Without the inner nodes that have one child only: same classes and branchings, for drawing.
@@ -357,28 +376,16 @@ class Hierarchy:
             above = next((a for a in self.path_to_root(node)[1:] if a in kept), None)
             if node in kept and above is not None:
                 parent[node] = above
-        if not parent:  # one class alone
-            parent = {self.classes[0]: self.root}
-        present = {*parent, *parent.values()}
-        return Hierarchy(self.classes, parent, {n: t for n, t in self.node_names.items() if n in present})
+        # One class alone keeps its root.
+        return Hierarchy(self.classes, parent or {self.classes[0]: self.root}, self.node_names)
 
     def to_pairs(self) -> list[tuple[str, str]]:
         """(parent, child) ids, depth first; :meth:`from_pairs` with ``classes`` gives the same tree back."""
         return [(self.parent[node], node) for node in self.nodes[1:]]
 
-    # -- Files -----------------------------------------------------------------------------------
-
     def save(self, path: str | Path) -> None:
         """Write an ``.npz`` of text arrays, without pickle."""
-        children = list(self.parent)
-        with atomic_path(path) as temporary, open(temporary, "wb") as file:
-            np.savez_compressed(
-                file,
-                classes=np.array(self.classes),
-                child=np.array(children),
-                parent=np.array([self.parent[c] for c in children]),
-                names=np.array(json.dumps(self.node_names, ensure_ascii=False)),
-            )
+        files.write_npz(path, self.classes, self.parent, self.node_names)
 
     @classmethod
     def load(cls, path: str | Path) -> "Hierarchy":
@@ -387,15 +394,5 @@ class Hierarchy:
         Raises:
             CkfrError: no such file, not such a file, or one that would need unpickling.
         """
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                parts = {key: file[key] for key in ("classes", "child", "parent", "names")}
-            pairs = list(zip(parts["parent"].tolist(), parts["child"].tolist(), strict=True))
-            classes, names = parts["classes"].tolist(), dict(json.loads(str(parts["names"])))
-        except FileNotFoundError:
-            raise CkfrError(
-                f"There is no file {path}; expected a hierarchy that Hierarchy.save wrote."
-            ) from None
-        except Exception as error:  # zip, header, missing key, pickle refused: one answer for all
-            raise CkfrError(f"{path} is no saved hierarchy ({type(error).__name__}: {error}).") from None
+        pairs, classes, names = files.read_npz(path)
         return cls.from_pairs(pairs, classes, names=names)

@@ -14,6 +14,7 @@ among the containers. Either way a synset's parent depends on nothing but the sy
 classes is the same whichever other classes stand beside them.
 """
 
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -41,8 +42,7 @@ class Synset(NamedTuple):
     lists: tuple[str, ...]  # "imagenet", "cifar10:automobile", ...
 
 
-# ------------------------------------------------------------------------------------------------
-# The table
+# -- The table -----------------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=1)
@@ -68,13 +68,8 @@ def synsets() -> Mapping[str, Synset]:
 
 
 def synset(wnid: str) -> Synset:
-    """One synset.
-
-    Raises:
-        CkfrError: the id is not in the table.
-    """
-    found = synsets().get(wnid)
-    if found is None:
+    """One synset; CkfrError if the id is not in the table."""
+    if (found := synsets().get(wnid)) is None:
         raise CkfrError(
             f"Unknown WordNet id {wnid!r}; expected a noun of WordNet 3.0 in data/wordnet.tsv, "
             "such as 'n02129165' (lion)."
@@ -140,8 +135,7 @@ def _class_list(name: str) -> tuple[tuple[str, str], ...]:
     return tuple(sorted(members, key=lambda m: (m[1], m[0])))
 
 
-# ------------------------------------------------------------------------------------------------
-# From the graph to a tree
+# -- From the graph to a tree --------------------------------------------------------------------
 
 
 @cache
@@ -185,8 +179,7 @@ def tree_pairs(wnids: Sequence[str], rule: Rule = "first") -> list[tuple[str, st
     return pairs
 
 
-# ------------------------------------------------------------------------------------------------
-# Distances in the graph itself
+# -- Distances in the graph itself ---------------------------------------------------------------
 
 
 def ancestor_distances(wnid: str) -> dict[str, int]:
@@ -225,8 +218,7 @@ def graph_distances(wnids: Sequence[str]) -> np.ndarray:
     return best.astype(np.float32)
 
 
-# ------------------------------------------------------------------------------------------------
-# WordNet's own files, for the builder and for comparison with NLTK
+# -- WordNet's own files, for the builder and for comparison with NLTK ---------------------------
 
 
 class Record(NamedTuple):
@@ -234,7 +226,6 @@ class Record(NamedTuple):
 
     lemmas: tuple[str, ...]
     hypernyms: tuple[str, ...]
-    definition: str
 
 
 def read_database(folder: str | Path) -> dict[str, Record]:
@@ -250,8 +241,7 @@ def read_database(folder: str | Path) -> dict[str, Record]:
     for line in path.read_text(encoding="utf-8").splitlines():
         if line.startswith(" "):  # the licence
             continue
-        head, _, definition = line.partition(" | ")
-        field = head.split()
+        field = line.partition(" | ")[0].split()
         words = int(field[3], 16)
         lemmas = tuple(word.replace("_", " ") for word in field[4 : 4 + 2 * words : 2])
         pointers = field[5 + 2 * words :]
@@ -260,28 +250,22 @@ def read_database(folder: str | Path) -> dict[str, Record]:
             for i in range(0, 4 * int(field[4 + 2 * words]), 4)
             if pointers[i] in ("@", "@i")
         )
-        records[f"n{field[0]}"] = Record(lemmas, above, definition.strip())
-    if "lion" not in records.get("n02129165", Record((), (), "")).lemmas:
+        records[f"n{field[0]}"] = Record(lemmas, above)
+    if "lion" not in records.get("n02129165", Record((), ())).lemmas:
         raise CkfrError(f"{path} is not WordNet 3.0's: offset 02129165 should be the lion.")
     return records
 
 
-def database_places() -> list[Path]:
-    """Folders where WordNet's files are looked for, best first."""
-    places = [Path(os.environ["CKFR_WORDNET"])] if os.environ.get("CKFR_WORDNET") else []
-    places.append(data_root() / "wordnet" / "corpora" / "wordnet")
-    try:
-        import nltk.data
-    except ImportError:  # NLTK is only needed for the comparison
-        pass
-    else:
-        places += [Path(str(p)) / "corpora" / "wordnet" for p in nltk.data.path]
-    return [*places, Path("/usr/share/wordnet")]
-
-
 def find_database() -> Path | None:
     """A WordNet 3.0 folder on this machine (``$CKFR_WORDNET``, ours, NLTK's, Debian's), or None."""
-    return next((place for place in database_places() if (place / "data.noun").is_file()), None)
+    places = [Path(os.environ["CKFR_WORDNET"])] if os.environ.get("CKFR_WORDNET") else []
+    places.append(data_root() / "wordnet" / "corpora" / "wordnet")
+    with contextlib.suppress(ImportError):  # NLTK is only needed for the comparison
+        import nltk.data
+
+        places += [Path(str(p)) / "corpora" / "wordnet" for p in nltk.data.path]
+    places.append(Path("/usr/share/wordnet"))
+    return next((place for place in places if (place / "data.noun").is_file()), None)
 
 
 def nltk_wordnet() -> "WordNetCorpusReader | None":

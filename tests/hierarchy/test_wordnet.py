@@ -239,7 +239,6 @@ def test_the_parser_reads_the_documented_format(tmp_path):
     records = wordnet.read_database(tmp_path)
     assert records[LION].lemmas == ("lion", "king of beasts", "Panthera leo")
     assert records[LION].hypernyms == ("n02127808", "n02129991")
-    assert records[LION].definition == "large gregarious predatory feline"
     assert records["n02127808"].hypernyms == ()
     (tmp_path / "data.noun").write_text("02127808 05 n 01 big_cat 0 000 | any of several large cats\n")
     with pytest.raises(CkfrError, match=r"not WordNet 3\.0"):

@@ -99,8 +99,7 @@ class PictureFolder(ImageSource):
     def _tree_of(self, classes: list[str]) -> Hierarchy:
         table = self._root / "hierarchy.csv"
         if table.is_file():
-            pairs = [(row["parent"], row["child"]) for _, row in _rows(table, ("parent", "child"))]
-            return Hierarchy.from_pairs(pairs, classes)
+            return Hierarchy.from_csv(table, classes)
         if classes and all(re.fullmatch(r"n\d{8}", name) for name in classes):
             return Hierarchy.from_wordnet(classes)
         raise CkfrError(
