@@ -122,7 +122,7 @@ class PhotoScenes(ImageSource):
         """Changes with the cut-outs, any option, and the code that paints and composes."""
         options = (self.split, self.size, len(self), self.seed, self.background_bias, self.instances)
         digest = hashlib.sha256(repr((*options, self.usual, self._content, cv2.__version__)).encode())
-        for part in ("scenes", "backgrounds", "painters", "noise"):
+        for part in ("single", "backgrounds", "painters", "noise"):
             digest.update((Path(__file__).parent / f"{part}.py").read_bytes())
         return digest.hexdigest()
 
