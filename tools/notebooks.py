@@ -17,8 +17,9 @@ from pathlib import Path
 
 import jupytext
 import nbformat
-from nbclient import NotebookClient
 from nbformat import NotebookNode
+
+from ckfr_helpers.teaching.demo import run_notebook
 
 ROOT = Path(__file__).resolve().parents[1]
 BOOKS = ROOT / "notebooks"
@@ -44,11 +45,9 @@ def said(book: NotebookNode) -> list[tuple[str, str, tuple[str, ...]]]:
     return [(c.cell_type, c.source, tuple(c.metadata.get("tags", []))) for c in book.cells]
 
 
-def execute(book: NotebookNode) -> None:
+def execute(book: NotebookNode, path: Path) -> None:
     """Run all cells in the notebooks' folder and keep no trace of when or where."""
-    NotebookClient(
-        book, timeout=TIMEOUT, kernel_name="python3", resources={"metadata": {"path": str(BOOKS)}}
-    ).execute()
+    run_notebook(book, path, TIMEOUT)
     for cell in book.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
@@ -86,7 +85,7 @@ def build(names: list[str], run: bool) -> None:
         book, path = from_source(source), BOOKS / f"{source.stem}.ipynb"
         start = time.perf_counter()
         if run:
-            execute(book)
+            execute(book, path)
         else:
             keep_outputs(book, path)
         nbformat.validate(book)
@@ -132,7 +131,7 @@ def solve(names: list[str]) -> list[str]:
         if names and not any(source.stem.startswith(name) for name in names):
             continue
         book, solutions = solved(from_source(source))
-        execute(book)
+        execute(book, BOOKS / f"{source.stem}.ipynb")
         said = [o.get("text", "") for cell in book.cells if cell.cell_type == "code" for o in cell.outputs]
         waiting = [line for text in said for line in text.splitlines() if "waits for you" in line]
         print(f"{source.stem}: {len(solutions)} solutions pass their checks")

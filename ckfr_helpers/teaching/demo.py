@@ -1,27 +1,28 @@
-"""Run every notebook and gather what it found on one page that needs nothing else to be read.
+"""Run every notebook and gather the outputs of the cells tagged ``page`` on one page: `ckfr demo`."""
 
-A cell tagged ``page`` sends its outputs to that page, in the order of the series.
-"""
-
+import contextlib
 import html
-import re
-import time
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from ckfr_helpers.runtime import CkfrError, atomic_path, repo_root
 
-STYLE = """
-:root { color-scheme: light; }
-body { font: 17px/1.6 system-ui, sans-serif; color: #1d2733; background: #fff; margin: 0 auto; max-width: 62rem;
-       padding: 2rem 1.25rem 6rem; }
-h1 { line-height: 1.2; } h2 { margin-top: 3.5rem; border-top: 1px solid #d5dbe1; padding-top: 1.5rem; }
-a { color: #00528f; } .question { font-size: 1.1em; color: #44525f; } .time { color: #5d6b78; font-size: .85em; }
-figure { margin: 1.5rem 0; } img { max-width: 100%; height: auto; } .scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92em; }
-th, td { padding: .35em .8em; border-bottom: 1px solid #e3e8ec; text-align: right; }
-th:first-child, td:first-child { text-align: left; } pre { background: #f4f6f8; padding: .8em 1em; overflow-x: auto; }
-"""
+HEAD = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>A lion is closer to a tiger than to a frying pan</title><style>
+body { font: 17px/1.6 system-ui, sans-serif; color: #1d2733; margin: 0 auto; max-width: 62rem; padding: 2rem 1.25rem; }
+h2 { margin-top: 3.5rem; border-top: 1px solid #d5dbe1; padding-top: 1.5rem; } a { color: #00528f; }
+img { max-width: 100%; height: auto; } div { overflow-x: auto; } table { border-collapse: collapse; }
+th, td { padding: .35em .8em; border-bottom: 1px solid #e3e8ec; text-align: right; } pre { overflow-x: auto; }
+</style><h1>A lion is closer to a tiger than to a frying pan</h1>
+<p>Categorical Knowledge Fused Recognition, notebook by notebook: what this machine has just computed, with the
+notebooks' quick settings. Tables of five-seed studies say so.</p>"""
 
 
 def build_demo(out: Path, notebooks: Path | None = None) -> Path:
@@ -40,104 +41,91 @@ def build_demo(out: Path, notebooks: Path | None = None) -> Path:
     import nbformat
     from nbconvert import HTMLExporter
 
-    folder = notebooks or _own_notebooks()
+    root = repo_root()
+    if notebooks is None and root is None:
+        raise CkfrError("The notebooks are not in the installed package; name their folder with --notebooks.")
+    folder = notebooks or Path(root or "", "notebooks")
     paths = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
     if not paths:
         raise CkfrError(f"No notebook in {folder}; expected files such as 01_hierarchy_distances.ipynb.")
     out.mkdir(parents=True, exist_ok=True)
-    parts: list[str] = []
+    pages = {"index": [HEAD]}
     for path in paths:
-        print(f"{path.stem} …", end=" ", flush=True)
-        start = time.perf_counter()
-        book = _execute(path)
-        seconds = time.perf_counter() - start
-        print(f"{seconds:.0f} s", flush=True)
-        _write(out / path.name, nbformat.writes(book))
-        _write(out / f"{path.stem}.html", HTMLExporter().from_notebook_node(book)[0])
-        parts.append(_section(path.stem, book, seconds))
-    _write(out / "index.html", _page(parts))
+        book = nbformat.read(path, as_version=4)
+        run_notebook(book, path)
+        with atomic_path(out / path.name) as temporary:
+            nbformat.write(book, temporary)
+        pages[path.stem] = [HTMLExporter().from_notebook_node(book)[0]]
+        pages["index"].append(_section(path.stem, book))
+    for name, parts in pages.items():
+        with atomic_path(out / f"{name}.html") as temporary:
+            temporary.write_text("\n".join(parts), encoding="utf-8")
     return out / "index.html"
 
 
-def _own_notebooks() -> Path:
-    root = repo_root()
-    if root is None:
-        raise CkfrError(
-            "The notebooks are not part of the installed package; name their folder with --notebooks."
-        )
-    return root / "notebooks"
+def run_notebook(book: Any, path: Path, timeout: int = 1800) -> None:
+    """Run all cells: a progress bar in a terminal, one line at the end in a log.
 
+    Args:
+        book: the notebook, from nbformat; its outputs are replaced.
+        path: its file, which need not exist; the notebook runs in that folder.
+        timeout: seconds a cell may take.
 
-def _execute(path: Path) -> Any:
-    import nbformat
+    Raises:
+        CkfrError: if a cell fails, takes too long, or ends the kernel.
+    """
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
-    book = nbformat.read(path, as_version=4)
-    client = NotebookClient(
-        book, timeout=1800, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}
-    )
+    cells = sum(cell.cell_type == "code" and bool(cell.source.strip()) for cell in book.cells)
+    # A kernel warns on its standard error of things no reader can act on; it is read when a kernel dies.
+    with tempfile.TemporaryFile("w+") as log, _progress(path.stem, cells) as bar:
+        client = NotebookClient(
+            book, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}},
+            on_cell_executed=lambda **_: bar.update(),
+        )  # fmt: skip
+        try:
+            client.execute(stderr=log)
+        except CellExecutionError as error:
+            raise CkfrError(f"{path.name} failed: {error.ename}: {error.evalue}") from error
+        except (CellTimeoutError, DeadKernelError) as error:
+            log.seek(0)
+            raise CkfrError(f"{path.name} failed: {error}\n{log.read()[-2000:]}".strip()) from error
+
+
+@contextlib.contextmanager
+def _progress(name: str, cells: int) -> Iterator[tqdm]:
+    terminal, ended = sys.stdout.isatty(), threading.Event()
+    shape = "{desc:30}{bar:24}{n_fmt:>4} of {total_fmt} cells  {elapsed}"
+    bar = tqdm(total=cells, desc=name, bar_format=shape, file=sys.stdout, delay=0 if terminal else 1e9)
+
+    def tick() -> None:  # the clock runs on during long cells
+        while terminal and not ended.wait(1):
+            bar.refresh()
+
+    clock = threading.Thread(target=tick)
+    clock.start()
     try:
-        client.execute()
-    except CellExecutionError as error:
-        raise CkfrError(f"{path.name} failed: {error.ename}: {error.evalue}") from error
-    except (CellTimeoutError, DeadKernelError) as error:
-        raise CkfrError(f"{path.name} failed: {error}") from error
-    return book
+        yield bar
+    finally:
+        ended.set()
+        clock.join()
+        bar.close()
+    if not terminal:
+        print(f"{name}: {cells} cells, {bar.format_dict['elapsed']:.0f} s", flush=True)
 
 
-def _write(path: Path, text: str) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def _section(stem: str, book: Any, seconds: float) -> str:
-    title, question = _title(book)
-    shown = [
-        _output(output)
-        for cell in book.cells
-        if cell.cell_type == "code" and "page" in cell.metadata.get("tags", [])
-        for output in cell.outputs
-    ]
-    return (
-        f'<h2><a href="{stem}.html">{html.escape(title)}</a></h2>\n<p class="question">{html.escape(question)}</p>\n'
-        + "\n".join(part for part in shown if part)
-        + f'\n<p class="time">{stem}: {seconds:.0f} s on this machine</p>'
-    )
-
-
-def _title(book: Any) -> tuple[str, str]:
-    """The first heading, and the first line of prose under it without its Markdown marks."""
-    first = next((cell.source for cell in book.cells if cell.cell_type == "markdown"), "")
-    lines = [line.strip() for line in first.splitlines() if line.strip()]
-    title = next((line.lstrip("# ") for line in lines if line.startswith("#")), "Notebook")
-    prose = next((line for line in lines if not line.startswith(("#", "[!", "<", "|"))), "")
-    return title, re.sub(r"[*_`]", "", prose)
+def _section(stem: str, book: Any) -> str:
+    title = book.cells[0].source.split("\n")[0].lstrip("# ") or stem
+    tagged = [cell for cell in book.cells if "page" in cell.metadata.get("tags", [])]
+    shown = [_output(output) for cell in tagged for output in cell.get("outputs", [])]
+    return "\n".join([f'<h2><a href="{stem}.html">{html.escape(title)}</a></h2>', *shown])
 
 
 def _output(output: Any) -> str:
     data = output.get("data", {})
-    for kind in ("image/png", "image/jpeg"):
-        if kind in data:
-            alt = html.escape(output.get("metadata", {}).get(kind, {}).get("alt", "figure"))
-            return f'<figure><img alt="{alt}" src="data:{kind};base64,{data[kind].strip()}"></figure>'
-    if "text/html" in data:
-        return f'<div class="scroll">{data["text/html"]}</div>'
-    if "text/markdown" in data:
-        return f"<p>{html.escape(data['text/markdown'])}</p>"
-    text = output.get("text") or data.get("text/plain", "")
-    return f"<pre>{html.escape(text)}</pre>" if text else ""
-
-
-def _page(parts: list[str]) -> str:
-    heading = "A lion is closer to a tiger than to a frying pan"
-    body = "\n".join(parts)
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{heading}</title><style>{STYLE}</style></head>
-<body><h1>{heading}</h1>
-<p>Categorical Knowledge Fused Recognition, notebook by notebook: what this machine has just computed. The notebooks'
-quick settings made these figures; the tables of the five-seed studies are marked as such.</p>
-{body}
-</body></html>
-"""
+    for kind in {"image/png", "image/jpeg"} & set(data):
+        alt = html.escape(output.get("metadata", {}).get(kind, {}).get("alt", "figure"))
+        return f'<img alt="{alt}" src="data:{kind};base64,{data[kind].strip()}">'
+    plain = html.escape(output.get("text") or data.get("text/plain", ""))
+    return f"<div>{data.get('text/html') or f'<pre>{plain}</pre>'}</div>"
