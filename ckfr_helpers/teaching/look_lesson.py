@@ -22,7 +22,6 @@ from ckfr_helpers.datasets.scenes.swapped import OnBackground
 from ckfr_helpers.models.classifier import Classifier, build_model
 from ckfr_helpers.runtime import mode
 from ckfr_helpers.training import CachedFeatures, TailSettings, cache_split, predict, train_tail
-from ckfr_helpers.training.tails import new_tail
 
 LITE, STAGE, SIZE = "efficientnet_lite0", 7, 224
 
@@ -70,25 +69,38 @@ class LookLesson:
     Attributes:
         bias: background bias of the training scenes.
         network: the whole network with ImageNet weights; its trunk made the features.
-        scenes: the test scenes; ``usual`` and ``foreign`` the same ones on other backgrounds.
-        features: of ``scenes``.
+        sources: "train", "val" and "test" scenes.
+        features: trunk outputs of each.
         models: alpha -> what was trained.
     """
 
     bias: float
     network: Classifier
-    scenes: PhotoScenes
-    features: CachedFeatures
+    sources: dict[str, PhotoScenes]
+    features: dict[str, CachedFeatures]
     models: dict[float, Watched]
 
-    def inputs(self, indices: Sequence[int]) -> Tensor:
-        """Trunk outputs (n, C, h, w) of some test scenes."""
-        return self.features.features[torch.as_tensor(list(indices))].float()
+    @property
+    def scenes(self) -> PhotoScenes:
+        """The test scenes."""
+        return self.sources["test"]
 
-    def maps(self, alpha: float, indices: Sequence[int]) -> Tensor:
-        """Signed class activation maps (n, h, w) of the true class, for some test scenes."""
-        labels = self.features.labels[torch.as_tensor(list(indices))]
-        return class_activation_maps(self.models[alpha].tail, self.inputs(indices), labels, raw=True)
+    def inputs(self, indices: Sequence[int], split: str = "test") -> Tensor:
+        """Trunk outputs (n, C, h, w) of some scenes."""
+        return self.features[split].features[torch.as_tensor(list(indices))].float()
+
+    def maps(self, alpha: float, indices: Sequence[int], split: str = "test") -> Tensor:
+        """Signed class activation maps (n, h, w) of the true class, for some scenes."""
+        labels = self.features[split].labels[torch.as_tensor(list(indices))]
+        return class_activation_maps(self.models[alpha].tail, self.inputs(indices, split), labels, raw=True)
+
+    def gains(self, alpha: float) -> np.ndarray:
+        """(N,) IoU of a network's box minus the baseline's on the test scenes, each at its own threshold."""
+        ious = [
+            one.test.ious_largest[:, round(1000 * one.threshold)]
+            for one in (self.models[alpha], self.models[0])
+        ]
+        return ious[0] - ious[1]
 
     def whole(self, alpha: float) -> Classifier:
         """The trunk and one trained tail as one network that takes pictures."""
@@ -144,12 +156,7 @@ def run_look_lesson(
             f"alpha {alpha:g}: top-1 {found['top1']:.2f}, energy on the object {found['energy']:.2f}, "
             f"box right {found['gt_known_fixed']:.2f}"
         )
-    return LookLesson(bias, network, sources["test"], features["test"], models)
-
-
-def untrained(lesson: LookLesson, seed: int = 0) -> Classifier:
-    """The tail before training: ImageNet weights and a random classifier."""
-    return new_tail(LITE, STAGE, len(lesson.scenes.classes), seed).eval()
+    return LookLesson(bias, network, sources, features, models)
 
 
 def _watched(alpha: float, tail: Classifier, features: dict, sources: dict, swapped: dict) -> Watched:

@@ -57,6 +57,7 @@ import torch
 
 from ckfr_helpers import datasets, metrics, runtime
 from ckfr_helpers.teaching import sliders
+from ckfr_helpers.teaching.plots import photos
 from ckfr_helpers.teaching.plots import study as studies
 from ckfr_helpers.teaching.plots import study_tables as tables
 from ckfr_helpers.teaching.plots import training as plots
@@ -80,18 +81,17 @@ if lesson.data == "photos":
 print("Here we train on", lesson)
 
 # %% [markdown]
-# Look before you train. Here are eight training scenes. Each comes with the exact mask of its object, which notebook
+# Look before you train. Here are ten training scenes. Each comes with the exact mask of its object, which notebook
 # 04 will need. The photographs in the test split appear in no training scene, and neither do the places.
 
 # %%
-scenes = datasets.open_source("photos", "train", scenes=240, background_bias=0.0)
-picks = [
-    scenes.classes.index(c) + 24 * k
-    for k, c in enumerate(scenes.classes[i] for i in (5, 0, 9, 16, 12, 22, 20, 19))
-]
-strip = torch.cat([scenes[i][0] for i in picks], dim=2).permute(1, 2, 0).numpy()  # (160, 8 × 160, 3)
-names = [scenes.hierarchy.names[scenes.labels[i]] for i in picks]
-show(plots.picture_strip(strip, names), "Eight training scenes: " + ", ".join(names), 64, photo=True)
+scenes = datasets.open_source("photos", "train", size=224, scenes=240, background_bias=0.0)
+labels = [5, 0, 9, 16, 12, 22, 20, 19, 2, 14]
+tiles = [photos.Tile(scenes[label + 24 * turn][0].numpy()) for turn, label in enumerate(labels)]
+names = [scenes.hierarchy.names[label] for label in labels]
+for row in (slice(0, 5), slice(5, 10)):
+    figure = photos.photo_grid({"": tiles[row]}, names[row], side=1.9)
+    show(figure, "Training scenes: " + ", ".join(names[row]), photo=True)
 
 # %% [markdown]
 # One knob makes this more than a stand-in. At *bias 0* every kind of place is equally likely for every class. At *bias

@@ -59,6 +59,7 @@ from ckfr_helpers.attribution import energy as attention, cam, sanity
 from ckfr_helpers import datasets, localization, runtime
 from ckfr_helpers.teaching.look_lesson import run_look_lesson
 from ckfr_helpers.teaching.plots import looking as plots
+from ckfr_helpers.teaching.plots import photos
 from ckfr_helpers.teaching.plots.style import show, use_style
 from ckfr_helpers.teaching.sliders.look import look_panel
 
@@ -144,10 +145,8 @@ rows = {
     for name, alpha in (("baseline", 0), ("CKFR", 20))
 }
 cuts = {"baseline": baseline.threshold, "CKFR": ckfr.threshold}
-figure = plots.maps_on_pictures(pictures, boxes, captions, rows, cuts)
-show(
-    figure, "Six pictures, the baseline's maps and CKFR's maps, each with true and found box.", 66, photo=True
-)
+figure = photos.maps_on_pictures(pictures, captions, rows, boxes, cuts)
+show(figure, "Six pictures, the baseline's maps and CKFR's maps, each with true and found box.", photo=True)
 
 # %% [markdown]
 # Tempting, isn't it? One can find an object in almost every bright blob. Three cautions before the numbers:
@@ -176,8 +175,6 @@ figure = plots.box_curves(curves, localization.THRESHOLDS, cuts)
 show(
     figure,
     "Share of right boxes over the score threshold for baseline, CKFR and a map that only knows the centre.",
-    75,
-    colours=64,
 )
 
 # %% [markdown]
@@ -230,15 +227,17 @@ plots.quick_table(scores, ("top1", "energy", "pointing", "pxap")).round(3)
 usual, foreign = (
     np.stack([lesson.scenes.scene(i, where)[0].numpy() for i in shown[1:5]]) for where in ("usual", "foreign")
 )
-answers = {
-    name: [(names[m.usual[i]], names[m.foreign[i]]) for i in shown[1:5]]
-    for name, m in (("baseline", baseline), ("CKFR", ckfr))
-}
-figure = plots.pairs(usual, foreign, captions[1:5], answers)
+grid = {}
+for place, kind in (("usual background", usual), ("foreign background", foreign)):
+    said = [[names[getattr(m, place.split()[0])[i]] for m in (baseline, ckfr)] for i in shown[1:5]]
+    grid[place] = [
+        photos.Tile(picture, f"baseline: {one}\nCKFR: {other}")
+        for picture, (one, other) in zip(kind, said, strict=True)
+    ]
+figure = photos.photo_grid(grid, captions[1:5], side=2.2)
 show(
     figure,
     "Four cut-outs on their usual and on a foreign background, with both networks' answers.",
-    68,
     photo=True,
 )
 
@@ -256,7 +255,7 @@ plots.quick_table(scores, ("usual", "foreign", "drop")).round(3)
 # and show the two largest gains and the two largest losses. Both tails are always there.
 
 # %%
-gain = plots.gains(baseline.test, ckfr.test, baseline.threshold, ckfr.threshold)
+gain = lesson.gains(20)
 order = np.argsort(gain, kind="stable")
 picked = [int(i) for i in (*order[::-1][:2], *order[:2])]
 chosen = [lesson.scenes[i] for i in picked]
@@ -264,20 +263,15 @@ rows = {
     name: cam.score_maps(lesson.maps(alpha, picked), (224, 224)).numpy()
     for name, alpha in (("baseline", 0), ("CKFR", 20))
 }
-figure = plots.maps_on_pictures(
+figure = photos.maps_on_pictures(
     np.stack([image.numpy() for image, _ in chosen]),
-    [target["boxes"].numpy() for _, target in chosen],
     [f"{names[lesson.scenes.labels[i]]}\n{gain[i]:+.2f}" for i in picked],
     rows,
+    [target["boxes"].numpy() for _, target in chosen],
     cuts,
-    width=6.4,
+    side=2.2,
 )
-show(
-    figure,
-    "CKFR's two largest gains in IoU over the baseline, then its two largest losses.",
-    75,
-    photo=True,
-)
+show(figure, "CKFR's two largest gains in IoU over the baseline, then its two largest losses.", photo=True)
 
 # %% [markdown]
 # How are all the others spread? If the method moved attention to the object, the whole distribution would shift.
@@ -308,10 +302,10 @@ for name, stages in levels.items():
     same = sanity.map_similarity(first, rows[name]).mean()
     kept = sanity.map_similarity(eigen, cam.gradient_cam(broken, inputs, labels, "eigencam", raw=True)).mean()
     print(f"{name:20} rank correlation with the trained map: CAM {same:+.2f}, EigenCAM {kept:+.2f}")
-figure = plots.plain_maps(
-    pictures[:4], {name: cam.score_maps(m[:4], (224, 224)).numpy() for name, m in rows.items()}, captions[:4]
+figure = photos.maps_on_pictures(
+    pictures, captions, {name: cam.score_maps(m, (224, 224)).numpy() for name, m in rows.items()}
 )
-show(figure, "Maps of the trained network and of copies with more and more random weights.", 66, photo=True)
+show(figure, "Maps of the trained network and of copies with more and more random weights.", photo=True)
 
 # %% [markdown]
 # The check that EigenCAM does not see the classifier, and that the class activation map does:
@@ -328,11 +322,13 @@ assert sanity.map_similarity(first, rows["random classifier"]).mean() < 0.5, (
 # ## 9 · Under your fingers
 #
 # Move the score threshold, the blend of map and picture, and the alpha of the network. The line below counts over *all*
-# test scenes, and says which threshold validation would have chosen. First, for readers without a live kernel, one
-# picture at every alpha and three thresholds.
+# validation scenes and says at which threshold this network does best there. They are validation scenes for notebook
+# 03's reason: who moves a slider while looking at a score is choosing by it, and what was used for choosing is no test
+# any more. First, for readers without a live kernel, one picture at every alpha and three thresholds.
 
 # %% tags=["panel"]
-panel = look_panel(lesson, shown, picture=1)
+val_labels = lesson.sources["val"].labels
+panel = look_panel(lesson, [int(np.flatnonzero(val_labels == c)[0]) for c in spread], picture=1)
 panel.show_static()
 
 # %% [markdown]

@@ -13,7 +13,7 @@ from ckfr_helpers.attribution import cam
 from ckfr_helpers.datasets.scenes.single import PhotoScenes
 from ckfr_helpers.runtime import CkfrError
 from ckfr_helpers.teaching import look_lesson
-from ckfr_helpers.teaching.sliders.look import LookViews, look_panel
+from ckfr_helpers.teaching.sliders.look import look_panel
 
 
 @pytest.fixture(scope="module")
@@ -60,28 +60,36 @@ def test_maps_and_answers_are_those_of_the_whole_network(lesson):
     )
 
 
-def test_views_follow_threshold_blend_and_alpha(lesson):
-    views = LookViews(lesson, [0, 1, 2])
-    view = views.view(0.4, 0.6, 0.0)
+def test_gains_compare_each_network_at_its_own_threshold(lesson):
+    for i, gain in enumerate(lesson.gains(20.0)):
+        box = lesson.scenes[i][1]["boxes"].numpy()
+        ious = []
+        for alpha in (20.0, 0.0):
+            scores = cam.score_maps(lesson.maps(alpha, [i]), (64, 64)).numpy()[0]
+            found = localization.boxes_from_map(scores, lesson.models[alpha].threshold)
+            ious.append(localization.iou_matrix(found, box).max())
+        assert gain == pytest.approx(ious[0] - ious[1])
+
+
+def test_the_panel_follows_threshold_blend_and_alpha_on_validation_scenes(lesson):
+    panel = look_panel(lesson, [0, 1, 2])
+    view = panel.compute(0.4, 0.6, 0.0)
     picture = Image.open(io.BytesIO(view.picture))
     assert picture.format == "JPEG"
     assert picture.width > 400
-    found = [localization.boxes_from_map(m, 0.4) for m in views.maps(0.0)]
-    ious = [
-        localization.iou_matrix(b, np.asarray(lesson.scenes[i].boxes)).max()
-        for i, b in zip((0, 1, 2), found, strict=True)
-    ]
-    np.testing.assert_allclose(views.ious(0.0, 0.4), ious)
-    assert f"mean IoU {np.mean(ious):.2f}" in view.numbers
-    share = lesson.models[0.0].test.largest.localized(0.5, 0.4).accuracy
-    assert f"{share:.0%} right" in view.numbers
-    assert views.view(0.4, 0.6, 20.0).picture != view.picture
-    assert views.view(0.8, 0.6, 0.0).picture != view.picture
-    assert views.view(0.4, 0.1, 0.0).picture != view.picture
-    grid = views.grid(1)
-    assert Image.open(io.BytesIO(grid.picture)).format == "JPEG"
-    assert "alpha 20" in grid.numbers
-    assert "thresholds 0.2" in grid.alt
+    maps = cam.score_maps(lesson.maps(0.0, [0, 1, 2], "val"), (64, 64)).numpy()
+    for i, scores in enumerate(maps):
+        true = lesson.sources["val"][i][1]["boxes"].numpy()
+        iou = localization.iou_matrix(localization.boxes_from_map(scores, 0.4), true).max()
+        assert f"IoU {iou:.2f}" in view.alt
+    share = lesson.models[0.0].val.largest.localized(0.5, 0.4).accuracy
+    assert f"{share:.0%} of all {len(lesson.sources['val'])} validation scenes" in view.numbers
+    others = (panel.compute(*values) for values in ((0.4, 0.6, 20.0), (0.8, 0.6, 0.0), (0.4, 0.1, 0.0)))
+    assert all(other.picture != view.picture for other in others)
+    static = panel.static()
+    assert Image.open(io.BytesIO(static.picture)).format == "JPEG"
+    assert "alpha 20" in static.numbers
+    assert "thresholds 0.2" in static.alt
 
 
 def test_the_panel_moves(lesson):

@@ -76,7 +76,7 @@ def png(figure: Figure, dpi: int = 100, colours: int = 256) -> bytes:
     return small.getvalue()
 
 
-def jpeg(figure: Figure, dpi: int = 100, quality: int = 48) -> bytes:
+def jpeg(figure: Figure, dpi: int = 100, quality: int = 85) -> bytes:
     """The figure as JPEG, for photographs, which 256 colours would posterise; closes the figure."""
     buffer = io.BytesIO()
     options = {"quality": quality, "optimize": True, "progressive": True}

@@ -126,20 +126,6 @@ def _both(pair: "Pair") -> list[tuple[str, Any, Any]]:
     return [("baseline", pair.baseline, BASELINE), ("CKFR", pair.ckfr, OURS)]
 
 
-def picture_strip(picture: np.ndarray, names: Sequence[str]) -> Figure:
-    """A row of square pictures, (H, n·H, 3) uint8, each under its name."""
-    side = picture.shape[0]
-    figure, axis = plt.subplots(figsize=(1.4 * len(names), 1.75))
-    axis.imshow(picture)
-    axis.set_xticks([side * (i + 0.5) for i in range(len(names))], names)
-    axis.xaxis.tick_top()
-    axis.tick_params(length=0)
-    axis.set_yticks([])
-    for spine in axis.spines.values():
-        spine.set_visible(False)
-    return figure
-
-
 def three_matrices(pair: "Pair", ell: float = 1.2, measure: str = "path") -> Figure:
     """The tree's class distances beside those between class means of test latents, all in tree order."""
     order = pair.hierarchy.order()
