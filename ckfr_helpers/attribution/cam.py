@@ -4,10 +4,8 @@ For a network that ends in average pooling and a linear layer, the classifier's 
 of the last feature map are the exact share of each place in the logit (Zhou et al., CVPR 2016). No backward
 pass is needed, and Grad-CAM gives the same map at a higher price.
 
-pytorch-grad-cam knows the other methods, but used by hand it leaves the model in evaluation mode with
-gradients set, swallows an ``IndexError``, answers too few targets with silent zero maps, keeps its hooks, and
-scales each map twice. ``gradient_cam`` takes its definitions of the methods and none of its habits: whatever
-happens inside, the model comes back as it was.
+The other methods are pytorch-grad-cam's definitions. Its own loop is not used: that leaves gradients and
+modes changed, hides an ``IndexError`` and scales each map twice. Here the model comes back as it was.
 """
 
 import contextlib
@@ -23,7 +21,7 @@ from ckfr_helpers.models.classifier import Classifier
 from ckfr_helpers.runtime import CkfrError
 
 Method = Literal["gradcam", "hirescam", "layercam", "eigencam"]
-METHODS = ("gradcam", "hirescam", "layercam", "eigencam")
+METHODS = {"gradcam": "GradCAM", "hirescam": "HiResCAM", "layercam": "LayerCAM", "eigencam": "EigenCAM"}
 Targets = Tensor | np.ndarray | Sequence[int] | None
 FLAT = 1e-6  # a map whose range is below this share of its largest value is flat up to rounding
 
@@ -65,20 +63,15 @@ def class_activation_maps(
             f"{name} does not end in average pooling and one linear layer, so its maps have no closed form; "
             f"use gradient_cam."
         )
-    _check_images(images)
-    classes = _check_targets(targets, len(images), model.classifier.out_features)
+    classes = _check_inputs(images, targets)
     device = next(model.parameters()).device
     maps = []
-    with _as_it_was(model), torch.inference_mode():
+    with _left_as_it_was(model), torch.inference_mode():
         for start in range(0, len(images), batch_size):
-            chunk = slice(start, start + batch_size)
-            state = model.stages(images[chunk].to(device))
-            features = model.to_map(state)  # (B, C, h, w)
+            state = model.stages(images[start : start + batch_size].to(device))
+            features, logits = model.to_map(state), model.classify(model.neck(state))
             _check_finite(features, start)
-            chosen = (
-                model.classify(model.neck(state)).argmax(1) if classes is None else classes[chunk].to(device)
-            )
-            weight = model.classifier.weight[chosen]  # (B, C)
+            weight = model.classifier.weight[_chosen(classes, logits, start)]  # (B, C)
             maps.append(torch.einsum("bchw,bc->bhw", features.float(), weight.float()).cpu())
     found = torch.cat(maps).clone()  # a plain tensor, not one of inference mode
     return found if raw else score_maps(found, size or tuple(images.shape[-2:]), relu=relu)
@@ -120,8 +113,7 @@ def gradient_cam(
         batch_size: images at a time; a memory limit only, maps do not depend on it.
 
     Returns:
-        (N, H, W) float32 in [0, 1], each map scaled by its own minimum and maximum, flat maps zero; or, with
-        ``raw``, (N, h, w) float32. On the CPU.
+        As `class_activation_maps`.
 
     Raises:
         CkfrError: an unknown method, a network without a layer to look at, a number of targets that is not
@@ -129,27 +121,22 @@ def gradient_cam(
     """
     if method not in METHODS:
         raise CkfrError(f"Unknown method {method!r}; expected one of {', '.join(METHODS)}.")
-    _check_images(images)
-    if isinstance(model, Classifier):
-        if layer is None:
-            layer, to_map = model.stages, model.to_map  # the whole Sequential: a tail may have no stage left
-        elif all(module is not layer for module in model.modules()):
-            raise CkfrError("The layer to look at is not part of the model.")
-        classes = _check_targets(targets, len(images), model.classifier.out_features)
-    else:
-        if layer is None:
+    classes = _check_inputs(images, targets)
+    if layer is None:
+        if not isinstance(model, Classifier):
             raise CkfrError(
                 f"{type(model).__name__} is no Classifier, so the layer to look at must be given."
             )
-        classes = _check_targets(targets, len(images), None)
+        layer, to_map = model.stages, model.to_map  # the whole Sequential: a tail may have no stage left
+    elif all(module is not layer for module in model.modules()):
+        raise CkfrError("The layer to look at is not part of the model.")
     device = next(model.parameters()).device
     maps = []
-    with _as_it_was(model), torch.inference_mode(False), torch.enable_grad():
+    with _left_as_it_was(model), torch.inference_mode(False), torch.enable_grad():
         model.requires_grad_(False)
         for start in range(0, len(images), batch_size):
             chunk = images[start : start + batch_size].detach().to(device).clone().requires_grad_(True)
-            chosen = None if classes is None else classes[start : start + batch_size].tolist()
-            maps.append(_library_maps(model, layer, to_map, chunk, chosen, method, start))
+            maps.append(_library_maps(model, layer, to_map, chunk, classes, method, start))
     found = torch.cat(maps)
     return found if raw else score_maps(found, size or tuple(images.shape[-2:]), relu=relu)
 
@@ -174,23 +161,8 @@ def score_maps(raw: Tensor, size: tuple[int, int], *, relu: bool = False) -> Ten
 
 
 def upsample(raw: Tensor, size: tuple[int, int]) -> Tensor:
-    """Raw maps (N, h, w) -> (N, H, W), bilinear, values kept: what ``attention.energy_in_mask`` wants."""
+    """Raw maps (N, h, w) -> (N, H, W), bilinear, values kept: what ``energy.energy_in_mask`` wants."""
     return F.interpolate(raw[:, None].float(), tuple(size), mode="bilinear", align_corners=False)[:, 0]
-
-
-class _Target:
-    """One logit. Not the library's own class, whose ``IndexError`` the library hides."""
-
-    def __init__(self, category: int, image: int) -> None:
-        self.category, self.image = category, image
-
-    def __call__(self, logits: Tensor) -> Tensor:
-        if self.category >= logits.shape[-1]:
-            raise CkfrError(
-                f"Target {self.image} is class {self.category}; expected 0 to {logits.shape[-1] - 1}, "
-                f"the classes of the model."
-            )
-        return logits[self.category]
 
 
 def _library_maps(
@@ -198,40 +170,12 @@ def _library_maps(
     layer: nn.Module,
     to_map: nn.Module | None,
     images: Tensor,
-    classes: list[int] | None,
-    method: str,
+    classes: Tensor | None,
+    method: Method,
     start: int,
 ) -> Tensor:
-    """One batch through pytorch-grad-cam, without its scaling and without its context manager."""
+    """One batch with pytorch-grad-cam's hooks and its definition of the method, (B, h, w) before ReLU."""
     import pytorch_grad_cam as library  # slow to import; brings OpenCV and scikit-learn
-
-    base = {
-        "gradcam": library.GradCAM,
-        "hirescam": library.HiResCAM,
-        "layercam": library.LayerCAM,
-        "eigencam": library.EigenCAM,
-    }[method]
-
-    class Raw(base):  # type: ignore[misc, valid-type]
-        def compute_cam_per_layer(
-            self, input_tensor: Tensor, targets: list, eigen_smooth: bool
-        ) -> np.ndarray:
-            kept = self.activations_and_grads
-            if not kept.activations or (self.uses_gradients and not kept.gradients):
-                raise CkfrError("The layer to look at has no part in the logits, so it has no map.")
-            # A layer that runs several times is looked at where it runs last.
-            activations = kept.activations[-1]
-            gradients = kept.gradients[-1] if self.uses_gradients else None
-            for tensor in (activations, gradients):
-                if tensor is not None:
-                    _check_finite(tensor, start)
-            grads = None if gradients is None else gradients.float().numpy()
-            return self.get_cam_image(
-                input_tensor, self.target_layers[0], targets, activations.float().numpy(), grads, eigen_smooth
-            )
-
-        def aggregate_multi_layers(self, cam_per_target_layer: np.ndarray) -> np.ndarray:
-            return cam_per_target_layer
 
     def shape(tensor: Tensor) -> Tensor:
         found = tensor if to_map is None else to_map(tensor)
@@ -242,12 +186,23 @@ def _library_maps(
             )
         return found.clone()  # the library keeps a view, which a later in-place ReLU would write over
 
-    cam = Raw(model, [layer], reshape_transform=shape)
+    cam = getattr(library, METHODS[method])(model, [layer], reshape_transform=shape)
+    kept = cam.activations_and_grads
     try:
-        targets = None if classes is None else [_Target(c, start + i) for i, c in enumerate(classes)]
-        found = torch.from_numpy(np.asarray(cam(images, targets), dtype=np.float32))
+        logits = kept(images)
+        chosen = _chosen(classes, logits, start)
+        if cam.uses_gradients:
+            logits[range(len(chosen)), chosen.tolist()].sum().backward()
+        # A layer that runs several times is looked at where it runs last.
+        activations, gradients = kept.activations[-1:], kept.gradients[-1:]
+        if not activations or (cam.uses_gradients and not gradients):
+            raise CkfrError("The layer to look at has no part in the logits, so it has no map.")
+        for tensor in activations + gradients:
+            _check_finite(tensor, start)
+        arrays = [part[0].float().numpy() if part else None for part in (activations, gradients)]
+        found = torch.from_numpy(cam.get_cam_image(images, layer, None, *arrays, False)).float()
     finally:
-        cam.activations_and_grads.release()
+        kept.release()
     if method == "eigencam":
         turned = -found.amin((1, 2)) > found.amax((1, 2))
         found = torch.where(turned[:, None, None], -found, found)
@@ -255,46 +210,54 @@ def _library_maps(
 
 
 @contextlib.contextmanager
-def _as_it_was(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; every module's mode and every parameter's gradient state restored after."""
+def _left_as_it_was(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; every module's mode and every parameter's ``requires_grad`` restored after."""
     modes = [(module, module.training) for module in model.modules()]
-    states = [(parameter, parameter.grad, parameter.requires_grad) for parameter in model.parameters()]
+    states = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     model.eval()
     try:
         yield
     finally:
         for module, mode in modes:
             module.training = mode
-        for parameter, grad, requires_grad in states:
+        for parameter, requires_grad in states:
             parameter.requires_grad_(requires_grad)
-            parameter.grad = grad
 
 
-def _check_images(images: Tensor) -> None:
-    if not isinstance(images, Tensor) or not images.is_floating_point():
-        kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
-        raise CkfrError(
-            f"Images are {kind}; expected a floating-point tensor, as Classifier.normalize gives."
+def _check_inputs(images: Tensor, targets: Targets) -> Tensor | None:
+    """Targets as (N,) int64 on the CPU, where there are some."""
+    if not isinstance(images, Tensor) or not images.is_floating_point() or images.ndim < 3 or not len(images):
+        found = (
+            f"{images.dtype} {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
         )
-    if not images.ndim >= 3 or not len(images):
-        raise CkfrError(f"Images have shape {tuple(images.shape)}; expected (N, 3, H, W) with N at least 1.")
-
-
-def _check_targets(targets: Targets, images: int, classes: int | None) -> Tensor | None:
+        raise CkfrError(
+            f"Images are {found}; expected a floating-point tensor (N, 3, H, W) with N at least 1, as "
+            f"Classifier.normalize gives."
+        )
     if targets is None:
         return None
-    found = torch.as_tensor(targets)
-    if found.ndim != 1 or len(found) != images:
+    classes = torch.as_tensor(targets)
+    numbers = not (classes.is_floating_point() or classes.is_complex() or classes.dtype == torch.bool)
+    if not numbers or classes.shape != (len(images),):
         raise CkfrError(
-            f"Targets have shape {tuple(found.shape)} for {images} images; expected one class per image."
+            f"Targets are {classes.dtype} {tuple(classes.shape)} for {len(images)} images; expected one class"
+            f" number per image."
         )
-    if found.is_floating_point() or found.is_complex() or found.dtype == torch.bool:
-        raise CkfrError(f"Targets are {found.dtype}; expected class numbers.")
-    for index, category in enumerate(found.tolist()):
-        if category < 0 or (classes is not None and category >= classes):
-            most = "or more" if classes is None else f"to {classes - 1}, the classes of the model"
-            raise CkfrError(f"Target {index} is class {category}; expected 0 {most}.")
-    return found.long().cpu()
+    return classes.long().cpu()
+
+
+def _chosen(classes: Tensor | None, logits: Tensor, start: int) -> Tensor:
+    """Class per image of the batch from ``start`` on, (B,): its target, or else the predicted class."""
+    if classes is None:
+        return logits.argmax(1)
+    chosen = classes[start : start + len(logits)]
+    for index, category in enumerate(chosen.tolist(), start):
+        if not 0 <= category < logits.shape[1]:
+            raise CkfrError(
+                f"Target {index} is class {category}; expected 0 to {logits.shape[1] - 1}, the classes of "
+                f"the model."
+            )
+    return chosen.to(logits.device)
 
 
 def _check_finite(tensor: Tensor, start: int) -> None:

@@ -37,17 +37,13 @@ def randomised(model: Classifier, stages: int, seed: int = 0) -> Classifier:
         torch.manual_seed(seed)
         for part in chosen:
             for module in part.modules():
-                reset = getattr(module, "reset_parameters", None)
-                if callable(reset):
+                if callable(reset := getattr(module, "reset_parameters", None)):
                     reset()
-                    _keep_size(module)
+                if isinstance(
+                    module, nn.Conv2d
+                ):  # so that values neither die out nor explode (He et al., 2015)
+                    nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
     return changed.eval()
-
-
-def _keep_size(module: nn.Module) -> None:
-    """Convolutions drawn so that values neither die out nor explode over many layers (He et al., 2015)."""
-    if isinstance(module, nn.Conv2d):
-        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
 
 def map_similarity(first: Tensor | np.ndarray, second: Tensor | np.ndarray) -> np.ndarray:

@@ -228,12 +228,12 @@ def test_flat_maps_become_zero_and_maps_feed_the_scores():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"targets": [0]}, r"shape \(1,\) for 4 images"),
+        ({"targets": [0]}, r"int64 \(1,\) for 4 images"),
         ({"targets": [0, 1, 2, 5]}, "Target 3 is class 5; expected 0 to 4"),
         ({"targets": [0, -1, 2, 3]}, "Target 1 is class -1; expected 0 to 4"),
         ({"targets": [0.0, 1.0, 2.0, 3.0]}, "Targets are torch.float32"),
         ({"images": torch.zeros(4, 3, 32, 32, dtype=torch.uint8)}, "Images are torch.uint8"),
-        ({"images": torch.zeros(0, 3, 32, 32), "targets": []}, "Images have shape"),
+        ({"images": torch.zeros(0, 3, 32, 32), "targets": []}, r"Images are torch.float32 \(0, 3"),
         ({"images": np.zeros((4, 3, 32, 32))}, "Images are ndarray"),
         ({"images": torch.full((4, 3, 32, 32), torch.nan)}, "Image 0 gives features"),
     ],
