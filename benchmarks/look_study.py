@@ -34,7 +34,7 @@ from ckfr_helpers.datasets.scenes.swapped import OnBackground
 from ckfr_helpers.datasets.subset import balanced
 from ckfr_helpers.models import build_model
 from ckfr_helpers.runtime import atomic_path, environment, runs_root
-from ckfr_helpers.training import CachedFeatures, TailSettings, cache_split, predict, train_tail
+from ckfr_helpers.training import CachedFeatures, TrainConfig, cache_split, predict, train_tail
 from ckfr_helpers.training.tails import new_tail
 
 RESULTS = Path(__file__).parent / "results"
@@ -120,14 +120,14 @@ def load(plan: Plan, condition: str, part: str, seed: int) -> CachedFeatures:
     return features
 
 
-def run_one(job: tuple[Plan, str, TailSettings | int]) -> dict:
+def run_one(job: tuple[Plan, str, TrainConfig | int]) -> dict:
     """Train one tail and look through it, or read what an earlier call left; in a process of its own.
 
     A seed in place of settings stands for the network before training: ImageNet trunk, random classifier.
     """
     plan, condition, asked = job
     torch.set_num_threads(1)
-    settings = TailSettings(seed=asked) if isinstance(asked, int) else asked
+    settings = TrainConfig(seed=asked) if isinstance(asked, int) else asked
     what = (
         f"untrained_s{asked}"
         if isinstance(asked, int)
@@ -143,9 +143,9 @@ def run_one(job: tuple[Plan, str, TailSettings | int]) -> dict:
     if isinstance(asked, int):
         tail = new_tail(plan.model, plan.stage, len(sources["test"].classes), seed).eval()
     else:
-        run = train_tail(features, sources["test"], settings, model_name=plan.model, stage=plan.stage)
+        run = train_tail(features, sources["test"].hierarchy, settings)
         tail = run.tail
-        record |= {"best_epoch": run.best_epoch, "val": run.val_scores, "test": run.test_scores}
+        record |= {"best_epoch": run.best_epoch, "val": run.scores["val"], "test": run.scores["test"]}
     looks = {
         part: look(tail, features[part].loader(64, train=False), sources[part]) for part in ("val", "test")
     }
@@ -285,7 +285,9 @@ def main() -> None:
 
         wanted = [(plan, key) for key in sorted(caches)]
         list(tqdm(pool.map(cache_one, wanted), total=len(wanted), desc="caching trunk outputs"))
-        start = TailSettings(epochs=plan.epochs)
+        start = TrainConfig(
+            model=plan.model, freeze=plan.stage, alpha=0.0, epochs=plan.epochs, lr=3e-4, accelerator="cpu"
+        )
         first = run_all([(plan, c, replace(start, lr=lr)) for c in plan.conditions for lr in plan.rates])
         # One rate and one alpha for all conditions: what moves from one to the next is then the bias alone.
         rate = max(plan.rates, key=lambda lr: over_conditions(first, plan, "top1", lr=lr))

@@ -101,6 +101,20 @@ def _peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
 
 
+def classification_task(classes: int, alpha: float = 20.0) -> Any:
+    """The task of ``ckfr train`` for random distances, whole numbers with many ties as path lengths are."""
+    import torch
+
+    from ckfr_helpers.hierarchy import Hierarchy
+    from ckfr_helpers.losses import make_loss
+    from ckfr_helpers.training import ClassificationTask
+
+    steps = torch.randint(1, 14, (classes, classes), generator=torch.Generator().manual_seed(0)).float()
+    distances = ((steps + steps.T) / 2).fill_diagonal_(0).numpy()
+    star = Hierarchy.from_pairs([("root", f"class {label}") for label in range(classes)])
+    return ClassificationTask(make_loss("ckfr", star, alpha=alpha, ell=1.2, knowledge=distances), star)
+
+
 def load() -> list[float]:
     """The machine's load averages: how much else was going on."""
     return [round(value, 2) for value in os.getloadavg()]

@@ -15,7 +15,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from measuring import added_memory, in_fresh_process, load, median_seconds
+from measuring import added_memory, classification_task, in_fresh_process, load, median_seconds
 
 from ckfr_helpers.runtime import atomic_path, environment
 
@@ -49,9 +49,8 @@ def measure_step(
     import torch
     from lightning_fabric import Fabric
 
-    from ckfr_helpers.losses import AlignedTripletLoss
     from ckfr_helpers.models import build_model
-    from ckfr_helpers.training.step import LogitsAndLatents, gradients
+    from ckfr_helpers.training.step import TaskNetwork, gradients
 
     torch.set_num_threads(1)
     fabric = Fabric(accelerator=device, devices=1)
@@ -60,11 +59,12 @@ def measure_step(
     labels = torch.randint(classes, (size,), generator=generator).to(fabric.device)
     torch.manual_seed(0)
     model = build_model(model_name, classes, pretrained=False).train()
-    network, optimizer = fabric.setup(LogitsAndLatents(model), torch.optim.Adam(model.parameters(), lr=1e-5))
-    loss = AlignedTripletLoss(alpha, 1.2, random_distances(classes)).to(fabric.device)
+    task = classification_task(classes, alpha).to(fabric.device)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-5)
+    network, optimizer = fabric.setup(TaskNetwork(model, task), optimizer)
 
     def work() -> None:
-        gradients(fabric, network, loss, pictures, labels)
+        gradients(fabric, network, task, pictures, {"label": labels})
         optimizer.step()
         optimizer.zero_grad()
 

@@ -18,7 +18,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from measuring import added_memory, clock, in_fresh_process, load, median_seconds, return_memory_early
+from measuring import (
+    added_memory,
+    classification_task,
+    clock,
+    in_fresh_process,
+    load,
+    median_seconds,
+    return_memory_early,
+)
 
 from ckfr_helpers.runtime import atomic_path, environment
 
@@ -41,24 +49,24 @@ def make_step(options: dict[str, Any], flag: str, classes: int = 100) -> tuple[C
     import torch
     from lightning_fabric import Fabric
 
-    from ckfr_helpers.losses import AlignedTripletLoss
     from ckfr_helpers.models import build_model
-    from ckfr_helpers.training.step import LogitsAndLatents, gradients
+    from ckfr_helpers.training.step import TaskNetwork, grad_checkpointing, gradients
 
     flags = {**FLAGS[flag]}
     compiled, parts = flags.pop("compile", False), flags.pop("accumulate", 1)
     fabric = Fabric(accelerator=options["device"], devices=1, precision=flags.pop("precision", "32-true"))
     torch.manual_seed(0)
     model = build_model(options["model"], classes, pretrained=False).train()
-    network = LogitsAndLatents(model, **flags)
+    if flags.pop("grad_checkpointing", False):
+        grad_checkpointing(model).__enter__()  # until the process ends
+    task = classification_task(classes)
+    network = TaskNetwork(model, task, **flags)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-5)
     network, optimizer = fabric.setup(torch.compile(network) if compiled else network, optimizer)
-    distances = torch.randint(1, 14, (classes, classes), generator=torch.Generator().manual_seed(0)).float()
-    distances = 0.05 * (distances + distances.T).fill_diagonal_(0)
-    loss = AlignedTripletLoss(20, 1.2, distances).to(fabric.device)
+    task.to(fabric.device)
 
     def step(inputs, labels) -> None:
-        gradients(fabric, network, loss, inputs, labels, parts=parts)
+        gradients(fabric, network, task, inputs, {"label": labels}, parts=parts)
         optimizer.step()
         optimizer.zero_grad()
 

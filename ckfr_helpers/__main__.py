@@ -54,7 +54,7 @@ def _train(options: argparse.Namespace) -> None:
     run = train(_config(options), options.out, progress=not options.quiet)
     if not _says():
         return
-    print(f"Kept in {run.folder}; test scores of epoch {_best(run.history)} of {len(run.history)}:")
+    print(f"Kept in {run.folder}; test scores of epoch {run.best_epoch} of {len(run.history)}:")
     _print_scores(run.scores)
 
 
@@ -181,10 +181,6 @@ def _key_value(text: str, flag: str, example: str) -> tuple[str, Any]:
         return name, json.loads(value)
     except json.JSONDecodeError:
         return name, value
-
-
-def _best(history: list[dict[str, float]]) -> int:
-    return max(range(len(history)), key=lambda i: history[i]["val_top1"]) + 1
 
 
 def _print_scores(scores: dict[str, float]) -> None:

@@ -5,7 +5,6 @@ embedded photos are used, at two strengths of background bias, and only the last
 trained, on trunk outputs that are cached once. Either way the two methods differ in alpha alone.
 """
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,15 +18,9 @@ from ckfr_helpers.models.classifier import build_model
 from ckfr_helpers.runtime import CkfrError, mode, pick_device
 from ckfr_helpers.training.cached import CachedFeatures
 from ckfr_helpers.training.config import TrainConfig
-from ckfr_helpers.training.evaluation import Predictions, predict, score
-from ckfr_helpers.training.run import (
-    make_fabric,
-    make_model,
-    open_split,
-    split_loader,
-    train,
-)
-from ckfr_helpers.training.tails import TailSettings, cache_split, train_tail, untrained_latents
+from ckfr_helpers.training.evaluation import Predictions, predict
+from ckfr_helpers.training.run import make_fabric, make_model, open_split, split_loader, train
+from ckfr_helpers.training.tails import cache_split, train_tail, untrained_latents
 
 LITE, STAGE, SIZE = "efficientnet_lite0", 8, 160
 
@@ -137,16 +130,18 @@ def _photos(lesson: Lesson, say: Callable[[str], None]) -> list[Pair]:
     # The bias is in the training split alone, so one validation and one test split serve every condition.
     (_, val), (test, tested) = cached("val", lesson.scenes // 2), cached("test", lesson.scenes)
     before = untrained_latents(tested, classes, model_name=LITE, stage=STAGE, seed=lesson.seed)
-    settings = TailSettings(alpha=lesson.alpha, epochs=lesson.epochs, lr=1e-3, seed=lesson.seed)
+    config = TrainConfig(
+        model=LITE, freeze=STAGE, alpha=lesson.alpha, epochs=lesson.epochs, lr=1e-3, seed=lesson.seed
+    )
     pairs = []
     for condition in lesson.conditions:
         _, trained = cached("train", lesson.scenes, float(condition.split()[1]))
         features = {"train": trained, "val": val, "test": tested}
         outcomes = {}
-        for name, asked in (("baseline", settings.baseline()), ("ckfr", settings)):
-            run = train_tail(features, test, asked, model_name=LITE, stage=STAGE)
-            outcomes[name] = Outcome(run.history, run.best_epoch, run.test, run.test_scores)
-            top1 = run.test_scores["top1"]
+        for name, asked in (("baseline", config.baseline()), ("ckfr", config)):
+            run = train_tail(features, test.hierarchy, asked)
+            outcomes[name] = Outcome(run.history, run.best_epoch, run.seen["test"], run.scores["test"])
+            top1 = run.scores["test"]["top1"]
             say(f"{condition}, {name}: top-1 {top1:.3f} on test, best epoch {run.best_epoch}")
         pairs.append(Pair(condition, test.hierarchy, outcomes["baseline"], outcomes["ckfr"], before))
     return pairs
@@ -174,12 +169,10 @@ def finetune_pair(config: TrainConfig, condition: str, say: Callable[[str], None
     fabric = make_fabric(config)
     untrained = make_model(config, len(source.classes)).to(fabric.device)
     before = predict(untrained, split_loader(config, source, untrained, fabric, train=False), fabric).latents
-    for name, asked in (("baseline", dataclasses.replace(config, alpha=0.0)), ("ckfr", config)):
+    for name, asked in (("baseline", config.baseline()), ("ckfr", config)):
         run = train(asked)
         loader = split_loader(asked, source, run.model, fabric, train=False)
         seen = predict(run.model.to(fabric.device), loader, fabric)
-        best = max(range(len(run.history)), key=lambda i: run.history[i]["val_top1"]) + 1
-        scores = score(seen, source.hierarchy)
-        outcomes[name] = Outcome(run.history, best, seen, scores)
-        say(f"{condition}, {name}: top-1 {scores['top1']:.3f} on test, best epoch {best}")
+        outcomes[name] = Outcome(run.history, run.best_epoch, seen, run.scores)
+        say(f"{condition}, {name}: top-1 {run.scores['top1']:.3f} on test, best epoch {run.best_epoch}")
     return Pair(condition, source.hierarchy, outcomes["baseline"], outcomes["ckfr"], before)

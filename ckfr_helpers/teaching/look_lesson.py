@@ -21,7 +21,7 @@ from ckfr_helpers.datasets.scenes.single import PhotoScenes
 from ckfr_helpers.datasets.scenes.swapped import OnBackground
 from ckfr_helpers.models.classifier import Classifier, build_model
 from ckfr_helpers.runtime import mode
-from ckfr_helpers.training import CachedFeatures, TailSettings, cache_split, predict, train_tail
+from ckfr_helpers.training import CachedFeatures, TrainConfig, cache_split, predict, train_tail
 
 LITE, STAGE, SIZE = "efficientnet_lite0", 7, 224
 
@@ -148,8 +148,10 @@ def run_look_lesson(
     swapped = {name: cached(OnBackground(sources["test"], name)) for name in ("usual", "foreign")}
     models = {}
     for alpha in alphas:
-        settings = TailSettings(alpha=float(alpha), epochs=4, lr=1e-3, seed=seed)
-        run = train_tail(features, sources["test"], settings, model_name=LITE, stage=STAGE)
+        config = TrainConfig(
+            model=LITE, freeze=STAGE, alpha=float(alpha), epochs=4, lr=1e-3, seed=seed, accelerator="cpu"
+        )
+        run = train_tail(features, sources["test"].hierarchy, config)
         models[float(alpha)] = _watched(float(alpha), run.tail, features, sources, swapped)
         found = models[float(alpha)].scores
         say(

@@ -1,21 +1,23 @@
-"""Training a classifier with or without the aligned triplet loss: config, loop, checkpoints, evaluation."""
+"""Training: settings, tasks, the loop, checkpoints, evaluation."""
 
 from ckfr_helpers.training.cached import CachedFeatures, CachedLoader, cache_features
 from ckfr_helpers.training.config import TrainConfig
 from ckfr_helpers.training.evaluation import Predictions, predict, score
 from ckfr_helpers.training.loop import FitResult, Interrupted, fit
 from ckfr_helpers.training.run import Run, evaluate, load_run, train
-from ckfr_helpers.training.tails import TailRun, TailSettings, cache_split, train_tail, untrained_latents
+from ckfr_helpers.training.tails import TailRun, cache_split, train_tail, untrained_latents
+from ckfr_helpers.training.task import ClassificationTask, Task
 
 __all__ = [
     "CachedFeatures",
     "CachedLoader",
+    "ClassificationTask",
     "FitResult",
     "Interrupted",
     "Predictions",
     "Run",
     "TailRun",
-    "TailSettings",
+    "Task",
     "TrainConfig",
     "cache_features",
     "cache_split",

@@ -2,11 +2,15 @@
 
 import dataclasses
 import json
+import math
+import sys
+import types
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args, get_origin
 
 from ckfr_helpers.datasets.base import SPLITS
+from ckfr_helpers.hierarchy.tree import MEASURES
 from ckfr_helpers.losses.rivals import check_method
 from ckfr_helpers.losses.triplet import check_alpha_and_ell
 from ckfr_helpers.runtime import CkfrError
@@ -14,8 +18,26 @@ from ckfr_helpers.runtime import CkfrError
 # What may change between stopping and resuming: none of these alters an epoch that is already done.
 RESUMABLE = ("epochs", "workers", "accelerator", "root", "grad_checkpointing", "save_every")
 
-# Weights stay in float32 in each of them.
-PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
+# Seeds go to NumPy's old generator, which takes 32 bits; a side beyond 4096 is a slip, not a picture.
+RANGES: dict[str, tuple[float, float]] = {
+    "epochs": (1, 1_000_000),
+    "batch_size": (1, 1_000_000),
+    "lr_step": (1, 1_000_000),
+    "size": (8, 4096),
+    "devices": (1, 4096),
+    "seed": (0, 2**32 - 1),
+    "accumulate": (1, 1_000_000),
+    "save_every": (0, 10**9),
+    "workers": (0, 1024),
+    "freeze": (0, 1000),
+    "weight_decay": (0, sys.float_info.max),
+}
+CHOICES: dict[str, tuple[str, ...]] = {
+    "measure": MEASURES,
+    "transform": ("original", "light"),
+    "precision": ("32-true", "16-mixed", "bf16-mixed"),  # weights stay in float32 in each of them
+    "accelerator": ("auto", "cpu", "cuda", "gpu", "mps"),
+}
 
 
 @dataclass(frozen=True)
@@ -33,7 +55,7 @@ class TrainConfig:
         pretrained: start from ImageNet weights.
         weights: local state dict in place of a download.
         freeze: number of leading stages held still.
-        method: what is minimised: "ckfr", or one of `baselines.METHODS` to compare it with.
+        method: what is minimised: "ckfr", or one of `losses.METHODS` to compare it with.
         method_options: that method's parameters, e.g. ``{"beta": 10}``; ckfr's own stand below instead.
         alpha: weight of the aligned triplet loss (demo: 20); 0 is the cross-entropy baseline.
         ell: exponent of the latent distance (demo: 1.2).
@@ -60,7 +82,9 @@ class TrainConfig:
             batch's (`training.step`), batch norm sees a part, and a step costs one forward pass more.
         grad_checkpointing: compute activations again on the way back, for memory; changes no result.
         accelerator: "auto", "cpu", "cuda" or "mps".
-        devices: processes on this machine; torchrun overrides it.
+        devices: processes on this machine; torchrun overrides it. Several give the step of one with the same
+            batch, but for batch norm (each process normalises by its own share) and dropout.
+        sync_batch_norm: normalise by the batch of all processes; between GPUs only.
         workers: loader processes for each training process; None for one per core, at most eight.
         save_every: steps between checkpoints within an epoch; 0 for one every ten minutes.
     """
@@ -99,37 +123,49 @@ class TrainConfig:
     grad_checkpointing: bool = False
     accelerator: str = "auto"
     devices: int = 1
+    sync_batch_norm: bool = False
     workers: int | None = None
     save_every: int = 0
 
     def __post_init__(self) -> None:
-        for name, low in (
-            ("epochs", 1),
-            ("batch_size", 1),
-            ("lr_step", 1),
-            ("size", 8),
-            ("devices", 1),
-            ("seed", 0),
-            ("accumulate", 1),
-            ("save_every", 0),
-        ):
-            if getattr(self, name) < low:
-                raise CkfrError(f"{name} is {getattr(self, name)}; expected at least {low}.")
-        check_method(self.method, {} if self.method == "ckfr" else self.method_options)
+        for f in dataclasses.fields(self):
+            object.__setattr__(self, f.name, _typed(f.name, getattr(self, f.name), f.type))
+        for name, (low, high) in RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise CkfrError(f"{name} is {value}; expected {low} to {high}.")
+        for name in ("lr", "knowledge_scale", "lr_gamma"):
+            if getattr(self, name) <= 0:
+                raise CkfrError(f"{name} is {getattr(self, name)}; expected a positive number.")
+        for name, allowed in CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise CkfrError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(allowed)}.")
+        check_alpha_and_ell(self.alpha, self.ell)
+        self._check_method()
         for split, count in self.per_class.items():
-            if split not in SPLITS or count < 1:
+            if split not in SPLITS or not isinstance(count, int) or count < 1:
                 raise CkfrError(
                     f"per_class has {split}: {count}; expected {', '.join(SPLITS)} with at least 1 each."
                 )
-        if self.precision not in PRECISIONS:
-            raise CkfrError(f"precision is {self.precision!r}; expected one of {', '.join(PRECISIONS)}.")
-        check_alpha_and_ell(self.alpha, self.ell)
-        for name in ("lr", "knowledge_scale", "lr_gamma"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise CkfrError(f"{name} is {getattr(self, name)}; expected a positive number.")
-        for name in ("weight_decay", "freeze"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise CkfrError(f"{name} is {getattr(self, name)}; expected zero or a positive number.")
+
+    def _check_method(self) -> None:
+        if self.method == "ckfr":
+            if self.method_options:
+                raise CkfrError(
+                    f"method_options is {self.method_options}; expected none for ckfr, whose alpha and ell "
+                    "are settings."
+                )
+            if self.alpha > 0 and self.batch_size < 3:
+                raise CkfrError(
+                    f"A batch of {self.batch_size} holds no triplet to align; expected a batch_size of at "
+                    "least 3, or alpha 0 for cross-entropy alone."
+                )
+        else:
+            check_method(self.method, self.method_options)
+
+    def baseline(self) -> Self:
+        """The same run with cross-entropy alone."""
+        return dataclasses.replace(self, alpha=0.0, method="ckfr", method_options={})
 
     def to_json(self) -> str:
         """The settings as indented JSON."""
@@ -140,8 +176,10 @@ class TrainConfig:
         """Settings from a mapping, e.g. read from JSON.
 
         Raises:
-            CkfrError: if a name is none of the attributes.
+            CkfrError: if it is no mapping, a name is none of the attributes, or a value is wrong.
         """
+        if not isinstance(values, dict):
+            raise CkfrError(f"{source} holds {type(values).__name__}; expected settings by name.")
         known = {f.name for f in dataclasses.fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
@@ -159,7 +197,7 @@ class TrainConfig:
             method = "_".join(
                 [self.method, *(f"{name}{value}" for name, value in self.method_options.items())]
             )
-        return "_".join([*parts, method, f"seed{self.seed}"])
+        return "_".join([*parts, method, f"lr{self.lr:g}", f"seed{self.seed}"])
 
     def difference(self, other: "TrainConfig") -> str | None:
         """The first setting in which two runs differ so that one cannot continue the other, in words."""
@@ -168,3 +206,17 @@ class TrainConfig:
             if f.name not in RESUMABLE and mine != theirs:
                 return f"{f.name} is {mine!r} here and {theirs!r} there"
         return None
+
+
+def _typed(name: str, value: Any, kind: Any) -> Any:
+    """The value if it is of its field's type (whole numbers pass for decimal ones, never the other way)."""
+    value = str(value) if isinstance(value, Path) else getattr(value, "item", lambda: value)()  # of NumPy
+    kinds = get_args(kind) if isinstance(kind, types.UnionType) else (get_origin(kind) or kind,)
+    if float in kinds and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53:
+        value = float(value)
+    right = type(value) in kinds if isinstance(value, bool) else isinstance(value, kinds)
+    if not right or (isinstance(value, float) and not math.isfinite(value)):
+        wanted = {int: "a whole number", float: "a finite number", bool: "True or False", str: "text",
+                  dict: "a mapping", types.NoneType: "None"}  # fmt: skip
+        raise CkfrError(f"{name} is {value!r}; expected {' or '.join(wanted[k] for k in kinds)}.")
+    return value

@@ -9,7 +9,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from ckfr_helpers import metrics
-from ckfr_helpers.hierarchy import Hierarchy
+from ckfr_helpers.hierarchy.tree import Hierarchy
 
 
 class Predictions(NamedTuple):
@@ -75,14 +75,15 @@ def score(predictions: Predictions, hierarchy: Hierarchy) -> dict[str, float]:
         hierarchy: of the K classes, in label order.
 
     Returns:
-        `metrics.hierarchical_metrics` of the argmax; the same under ``crm_`` for minimum-risk decisions;
-        "cross_entropy"; and `metrics.latent_tree_correlation`.
+        `metrics.hierarchical_metrics` of the argmax, with hdist@k for no k beyond K; the same under ``crm_``
+        for minimum-risk decisions; "cross_entropy"; and `metrics.latent_tree_correlation`.
     """
     logits, labels = torch.from_numpy(predictions.logits).double(), predictions.labels
     heights = hierarchy.distances("lca_height")
-    scores = metrics.hierarchical_metrics(predictions.logits, labels, heights)
+    ks = tuple(k for k in (1, 5, 20) if k <= len(hierarchy))
+    scores = dict(metrics.hierarchical_metrics(predictions.logits, labels, heights, ks=ks))
     scores["cross_entropy"] = float(nn.functional.cross_entropy(logits, torch.from_numpy(labels)))
     decisions = metrics.minimum_risk_scores(logits.softmax(1), heights)
-    crm = metrics.hierarchical_metrics(decisions, labels, heights)
+    crm = metrics.hierarchical_metrics(decisions, labels, heights, ks=ks)
     scores |= {f"crm_{name}": value for name, value in crm.items()}
     return scores | metrics.latent_tree_correlation(predictions.latents, labels, hierarchy.distances("path"))

@@ -1,10 +1,10 @@
-"""The training loop: one encoding of each image per step, cross-entropy plus the aligned triplet loss.
+"""The training loop: what every task shares, and a state from which a run goes on as if it had never stopped.
 
-Precision, devices and several processes are Lightning Fabric's business; this file holds what is ours: the
-two loss terms, the gathered batch, the choice of the best epoch on validation, and a state from which a run
-goes on as if it had never stopped.
+Precision, devices and several processes are Lightning Fabric's business; losses and scores are the task's
+(`training.task`); this file holds the order of things: steps, epochs, checkpoints, the epoch to keep.
 """
 
+import contextlib
 import csv
 import dataclasses
 import io
@@ -19,16 +19,17 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ckfr_helpers import metrics
 from ckfr_helpers.datasets.loading import start_epoch
-from ckfr_helpers.runtime import CkfrError, atomic_path
-from ckfr_helpers.training.checkpoints import load_checkpoint, save_checkpoint
+from ckfr_helpers.runtime import CkfrError
+from ckfr_helpers.training.checkpoints import load_checkpoint, save_checkpoint, write_text
 from ckfr_helpers.training.config import TrainConfig
-from ckfr_helpers.training.evaluation import predict
-from ckfr_helpers.training.processes import agreed, stop_signals
-from ckfr_helpers.training.step import LogitsAndLatents, compiler_errors_named, gradients
+from ckfr_helpers.training.processes import any_process, on_first_process, stop_signals
+from ckfr_helpers.training.step import TaskNetwork, grad_checkpointing, gradients, step_errors_explained
+from ckfr_helpers.training.task import Task
 
 SAVE_EVERY_SECONDS = 600  # a killed process loses at most this much
+# What a checkpoint holds beside weights and moments.
+STATE = ("epoch", "step", "sums", "history", "best_epoch", "best_weights")
 
 
 class Interrupted(KeyboardInterrupt):
@@ -40,8 +41,9 @@ class FitResult:
     """What a fit leaves behind.
 
     Attributes:
-        history: one dict an epoch, as in ``history.csv``.
-        best_epoch: from 0; highest validation top-1, the earliest if several share it.
+        history: one dict an epoch, as in ``history.csv``: "epoch", "lr", ``train_<loss>`` for each loss,
+            "images_per_second" and ``val_<score>`` for each score.
+        best_epoch: from 0; best by the task's ``chosen_by`` score, the earliest if several share it.
         best_weights: the model's state dict after that epoch, on the CPU.
     """
 
@@ -52,230 +54,230 @@ class FitResult:
 
 def fit(
     model: nn.Module,
-    loss: nn.Module,
+    task: Task,
     train_loader: Any,
     val_loader: Any,
     config: TrainConfig,
     *,
     fabric: Fabric | None = None,
     out: Path | None = None,
+    keep: dict[str, Any] | None = None,
     progress: bool = True,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
 ) -> FitResult:
     """Train ``model`` in place; its weights at the end are the last epoch's, the best are in the result.
 
     Args:
-        model: has ``embed`` (B, …) -> (B, D) and ``classify`` (B, D) -> (B, K).
-        loss: the metric term of the gathered batch's latents and labels, with the (C, C) class ``distances``
-            it aligns to; what else it may have is in `training.step.gradients`. Its own parameters, if it
-            has any, are trained and saved like the model's.
-        train_loader, val_loader: batches (inputs, targets, indices), from `make_loader` or `CachedLoader`.
+        model: what the task's ``outputs`` runs.
+        task: losses, scores, and which score chooses the epoch.
+        train_loader, val_loader: batches (inputs, targets, indices) with what `start_epoch` needs.
         config: epochs, learning rate, seed and the speed flags are read here.
-        fabric: the engine; None for one CPU process, or the config's accelerator.
+        fabric: the engine; None for one process on the config's accelerator.
         out: folder for ``last.pt``, ``best.pt`` and ``history.csv``; None keeps everything in memory. If it
             holds a ``last.pt``, training goes on from there.
-        progress: show bars with both loss terms and throughput.
+        keep: further plain values and tensors that both checkpoints shall hold.
+        progress: show a bar with losses and throughput.
         on_epoch: called with each finished row of the history.
 
     Raises:
         CkfrError: if ``out`` holds a run with other settings, or the loss is no longer finite.
         Interrupted: after Ctrl-C, once the state is saved.
     """
-    fabric = fabric or Fabric(accelerator=config.accelerator, devices=1, precision=config.precision)
-    loss = loss.to(fabric.device)
-    trainable = [p for p in [*model.parameters(), *loss.parameters()] if p.requires_grad]
-    optimizer = torch.optim.Adam(trainable, lr=config.lr, weight_decay=config.weight_decay)
-    state = _fresh_state()
-    if out is not None and (out / "last.pt").is_file():
-        state = _resume(out / "last.pt", config, model, loss, optimizer, fabric)
-    if state["epoch"] >= config.epochs:
-        if fabric.is_global_zero and out is not None:
-            _write_history(out, state["history"])  # a run killed after its last save may lack the last line
-        return FitResult(state["history"], state["best_epoch"], state["best_weights"])
-    network: nn.Module = LogitsAndLatents(
-        model, grad_checkpointing=config.grad_checkpointing, channels_last=config.channels_last
-    )
-    if config.compile:
-        network = torch.compile(network)
-    network, optimizer = fabric.setup(network, optimizer)
+    fabric = fabric or Fabric(accelerator=config.accelerator, devices=1, precision=config.precision)  # type: ignore[arg-type]
+    run = _Fit(model, task.to(fabric.device), config, fabric, out, keep or {})
+    if run.state["epoch"] < config.epochs:
+        with run.network_ready():
+            run.epochs(train_loader, val_loader, progress, on_epoch)
+    elif out is not None:  # a run killed after its last save may lack the last line
+        on_first_process(fabric, run.write_history)
+    return FitResult(run.state["history"], run.state["best_epoch"], run.state["best_weights"])
 
-    def save() -> None:
-        if out is not None and fabric.is_global_zero:
-            _save(out, state, config, model, loss, optimizer, fabric)
-        fabric.barrier()
 
-    with stop_signals() as stop:
+class _Fit:
+    def __init__(
+        self,
+        model: nn.Module,
+        task: Task,
+        config: TrainConfig,
+        fabric: Fabric,
+        out: Path | None,
+        keep: dict[str, Any],
+    ) -> None:
+        self.model, self.task, self.config, self.fabric = model, task, config, fabric
+        self.out, self.keep = out, keep
+        if config.sync_batch_norm and fabric.world_size > 1:
+            self.model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        trainable = [p for p in [*self.model.parameters(), *task.parameters()] if p.requires_grad]
+        self.optimizer: Any = torch.optim.Adam(trainable, lr=config.lr, weight_decay=config.weight_decay)
+        self.state: dict[str, Any] = {
+            "epoch": 0,
+            "step": 0,
+            "sums": {},
+            "history": [],
+            "best_epoch": -1,
+            "best_weights": {},
+        }
+        if out is not None and (out / "last.pt").is_file():
+            self._resume(out / "last.pt")
+
+    @contextlib.contextmanager
+    def network_ready(self) -> Any:
+        """Within it, ``self.network`` is the model behind the engine and the speed flags."""
+        config = self.config
+        with grad_checkpointing(self.model) if config.grad_checkpointing else contextlib.nullcontext():
+            network: nn.Module = TaskNetwork(self.model, self.task, channels_last=config.channels_last)
+            if config.compile:
+                network = torch.compile(network)  # type: ignore[assignment]
+            self.network, self.optimizer = self.fabric.setup(network, self.optimizer)
+            yield
+
+    def epochs(self, train_loader: Any, val_loader: Any, progress: bool, on_epoch: Callable | None) -> None:
+        state, config = self.state, self.config
+        with stop_signals() as stop:
+            while state["epoch"] < config.epochs:
+                epoch = state["epoch"]
+                # A function of the epoch, so that there is no scheduler whose state could be lost.
+                rate = config.lr * config.lr_gamma ** (epoch // config.lr_step)
+                for group in self.optimizer.param_groups:
+                    group["lr"] = rate
+                start_epoch(train_loader, epoch, state["step"])
+                self._steps(train_loader, progress, stop)
+                row = {"epoch": epoch + 1, "lr": rate, **_averages(state["sums"])}
+                row |= self._validate(val_loader)
+                state["history"].append(row)
+                state |= {"epoch": epoch + 1, "step": 0, "sums": {}}
+                if best_epoch(state["history"], self.task) == epoch:
+                    weights = {k: v.detach().cpu().clone() for k, v in self.model.state_dict().items()}
+                    state |= {"best_epoch": epoch, "best_weights": weights}
+                self.save()
+                if on_epoch is not None:
+                    on_epoch(row)
+                if any_process(self.fabric, stop.asked)[0]:
+                    raise Interrupted(f"Stopped after epoch {epoch + 1}.")
+
+    def _steps(self, loader: Any, progress: bool, stop: Any) -> None:
+        """The steps left of one epoch."""
+        state, config, fabric = self.state, self.config, self.fabric
+        self.model.train()
         saved = time.monotonic()
-        while state["epoch"] < config.epochs:
-            epoch = state["epoch"]
-            # A function of the epoch, so that there is no scheduler whose state could be lost.
-            rate = config.lr * config.lr_gamma ** (epoch // config.lr_step)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            start_epoch(train_loader, epoch, state["step"])
-            model.train()
-            bar = tqdm(
-                train_loader,
-                desc=f"epoch {epoch + 1}/{config.epochs}",
-                initial=state["step"],
-                total=state["step"] + len(train_loader),
-                disable=not (progress and fabric.is_global_zero),
-                leave=False,
-            )
+        bar = tqdm(
+            loader,
+            desc=f"epoch {state['epoch'] + 1}/{config.epochs}",
+            initial=state["step"],
+            total=state["step"] + len(loader),
+            disable=not (progress and fabric.is_global_zero),
+            leave=False,
+        )
+        began = time.perf_counter()
+        for inputs, targets, indices in bar:
+            # Seeding every step makes dropout a function of (seed, epoch, step): no generator state has to be
+            # saved, and a resumed run draws what the undisturbed one would have drawn.
+            seed = (config.seed, state["epoch"], state["step"], fabric.global_rank)
+            with step_errors_explained():
+                losses = gradients(
+                    fabric, self.network, self.task, inputs, targets, parts=config.accumulate, seed=seed
+                )
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            state["step"] += 1
+            images = len(indices) * fabric.world_size
+            added = {f"train_{name}": value * images for name, value in losses.items()}
+            # From step to step, so that waiting for pictures counts.
+            added |= {"images": images, "seconds": time.perf_counter() - began}
             began = time.perf_counter()
-            for inputs, targets, _ in bar:
-                _step(fabric, network, loss, optimizer, inputs, targets["label"], config, state)
-                # From step to step, so that waiting for pictures counts.
-                state["sums"]["seconds"] += time.perf_counter() - began
-                began = time.perf_counter()
-                if progress:
-                    bar.set_postfix(_averages(state["sums"]), refresh=False)
-                due = time.monotonic() - saved > SAVE_EVERY_SECONDS
-                due |= config.save_every > 0 and state["step"] % config.save_every == 0
-                asked, due = agreed(fabric, stop.asked, due)
-                if asked:
-                    save()
-                    bar.close()
-                    raise Interrupted(f"Stopped in epoch {epoch + 1} at step {state['step']}.")
-                if due:
-                    save()
-                    saved = time.monotonic()
-            row = {"epoch": epoch + 1, "lr": rate}
-            row |= {
-                f"train_{k}" if k != "images_per_second" else k: v
-                for k, v in _averages(state["sums"]).items()
-            }
-            row |= _validate(model, val_loader, loss, config, fabric)
-            state["history"].append(row)
-            state |= {"epoch": epoch + 1, "step": 0, "sums": _fresh_state()["sums"]}
-            if row["val_top1"] > state["best_top1"]:
-                weights = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
-                state |= {"best_top1": row["val_top1"], "best_epoch": epoch, "best_weights": weights}
-            save()
-            saved = time.monotonic()
-            if on_epoch is not None:
-                on_epoch(row)
-            if agreed(fabric, stop.asked)[0]:
-                raise Interrupted(f"Stopped after epoch {epoch + 1}.")
-    return FitResult(state["history"], state["best_epoch"], state["best_weights"])
+            state["sums"] = {name: state["sums"].get(name, 0) + value for name, value in added.items()}
+            bar.set_postfix(_averages(state["sums"]), refresh=False)
+            due = time.monotonic() - saved > SAVE_EVERY_SECONDS
+            due |= config.save_every > 0 and state["step"] % config.save_every == 0
+            asked, due = any_process(fabric, stop.asked, due)
+            if asked or due:
+                self.save()
+                saved = time.monotonic()
+            if asked:
+                bar.close()
+                raise Interrupted(f"Stopped in epoch {state['epoch'] + 1} at step {state['step']}.")
+
+    def _validate(self, loader: Any) -> dict[str, float]:
+        if self.fabric.world_size > 1:
+            # Running batch-norm statistics differ by process; the first one's are kept, so all judge by them.
+            for buffer in self.model.buffers():
+                torch.distributed.broadcast(buffer, 0)
+        start_epoch(loader, 0)
+        scores = self.task.validate(self.model, loader, self.fabric)
+        return {f"val_{name}": float(value) for name, value in scores.items()}
+
+    def save(self) -> None:
+        if self.out is not None:
+            on_first_process(self.fabric, self._save)
+
+    def _save(self) -> None:
+        assert self.out is not None
+        state = self.state
+        common = {**self.keep, "config": dataclasses.asdict(self.config)}
+        if state["best_weights"] and state["best_epoch"] == state["epoch"] - 1 and state["step"] == 0:
+            best = {"epoch": state["best_epoch"], "model": state["best_weights"]}
+            save_checkpoint(self.out / "best.pt", {**common, **best})
+        save_checkpoint(
+            self.out / "last.pt",
+            {
+                **common,
+                **state,
+                "model": self.model.state_dict(),
+                "task": self.task.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "precision": self.fabric.strategy.precision.state_dict(),  # the gradient scaler of 16-mixed
+            },
+        )
+        if state["history"]:
+            self.write_history()
+
+    def write_history(self) -> None:
+        assert self.out is not None
+        history = self.state["history"]
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=list(history[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(history)
+        write_text(self.out / "history.csv", text.getvalue())
+
+    def _resume(self, path: Path) -> None:
+        saved = load_checkpoint(path, ("config", "model", "task", "optimizer", "precision", *STATE))
+        refuse_other_settings(self.config, saved["config"], path)
+        if saved["epoch"] > self.config.epochs:
+            raise CkfrError(
+                f"{path} has {saved['epoch']} epochs behind it already; expected at most the "
+                f"{self.config.epochs} that are asked for. Give this run another folder."
+            )
+        self.model.load_state_dict(saved["model"])
+        self.model.to(self.fabric.device)  # first, because Adam's moments go where the parameters are
+        self.task.load_state_dict(saved["task"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.fabric.strategy.precision.load_state_dict(saved["precision"])
+        self.state = {name: saved[name] for name in STATE}
 
 
-def _step(
-    fabric: Fabric,
-    network: nn.Module,
-    loss: nn.Module,
-    optimizer: Any,
-    inputs: Tensor,
-    labels: Tensor,
-    config: TrainConfig,
-    state: dict[str, Any],
-) -> None:
-    # Seeding every step makes dropout a function of (seed, epoch, step): no generator state has to be saved,
-    # and a resumed run draws what the undisturbed one would have drawn.
-    seed = (config.seed, state["epoch"], state["step"], fabric.global_rank)
-    with compiler_errors_named():
-        sums = gradients(fabric, network, loss, inputs, labels, parts=config.accumulate, seed=seed)
-    optimizer.step()
-    optimizer.zero_grad()
-    state["step"] += 1
-    for name, value in sums.items():
-        state["sums"][name] += value
+def best_epoch(history: list[dict[str, float]], task: Task) -> int:
+    """From 0: the first epoch that no other beats by the score that the task chooses by; NaN never wins."""
+    sign = 1 if task.more_is_better else -1
+    scores = [sign * row[f"val_{task.chosen_by}"] for row in history]
+    return max(range(len(scores)), key=lambda i: scores[i] if scores[i] == scores[i] else float("-inf"))
 
 
-def _validate(
-    model: nn.Module, loader: Any, loss: nn.Module, config: TrainConfig, fabric: Fabric
-) -> dict[str, float]:
-    if fabric.world_size > 1:
-        # Running batch-norm statistics differ by process; the first one's are kept, so all judge by them.
-        for buffer in model.buffers():
-            torch.distributed.broadcast(buffer, 0)
-    start_epoch(loader, 0)
-    seen = predict(model, loader, fabric)
-    distances = loss.distances.cpu().numpy() / config.knowledge_scale  # in the measure's own unit
-    scores = metrics.hierarchical_metrics(seen.logits, seen.labels, distances, ks=(1,))
-    entropy = nn.functional.cross_entropy(torch.from_numpy(seen.logits), torch.from_numpy(seen.labels))
-    return {
-        "val_cross_entropy": float(entropy),
-        "val_top1": float(scores["top1"]),
-        "val_mistake_severity": float(scores["mistake_severity"]),
-    }
+def refuse_other_settings(config: TrainConfig, values: Any, where: Path) -> None:
+    """Hold settings to those that a folder's run was started with.
 
-
-def _fresh_state() -> dict[str, Any]:
-    return {
-        "epoch": 0,
-        "step": 0,
-        "sums": {"images": 0, "cross_entropy": 0.0, "metric": 0.0, "correct": 0, "seconds": 0.0},
-        "history": [],
-        "best_top1": -1.0,
-        "best_epoch": -1,
-        "best_weights": {},
-    }
+    Raises:
+        CkfrError: if they differ so that one run cannot continue the other; the first difference is named.
+    """
+    difference = config.difference(TrainConfig.from_dict(values, where))
+    if difference:
+        raise CkfrError(
+            f"{where.parent} holds a run with other settings ({difference}); give this one another folder "
+            "with --out."
+        )
 
 
 def _averages(sums: dict[str, float]) -> dict[str, float]:
-    images = max(sums["images"], 1)
-    return {
-        "cross_entropy": round(sums["cross_entropy"] / images, 5),
-        "metric": round(sums["metric"] / images, 5),
-        "top1": round(sums["correct"] / images, 5),
-        "images_per_second": round(images / max(sums["seconds"], 1e-9), 1),
-    }
-
-
-def _save(
-    out: Path,
-    state: dict[str, Any],
-    config: TrainConfig,
-    model: nn.Module,
-    loss: nn.Module,
-    optimizer: Any,
-    fabric: Fabric,
-) -> None:
-    best = {"config": dataclasses.asdict(config), "epoch": state["best_epoch"], "top1": state["best_top1"]}
-    if state["best_weights"] and state["best_epoch"] == state["epoch"] - 1 and state["step"] == 0:
-        save_checkpoint(out / "best.pt", {**best, "model": state["best_weights"]})
-    save_checkpoint(
-        out / "last.pt",
-        {
-            **state,
-            "config": dataclasses.asdict(config),
-            "model": model.state_dict(),
-            "loss": loss.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "precision": fabric.strategy.precision.state_dict(),  # the gradient scaler of 16-mixed
-        },
-    )
-    if state["history"]:
-        _write_history(out, state["history"])
-
-
-def _write_history(out: Path, history: list[dict[str, float]]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(history[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(history)
-    with atomic_path(out / "history.csv") as path:
-        path.write_text(text.getvalue())
-
-
-def _resume(
-    path: Path, config: TrainConfig, model: nn.Module, loss: nn.Module, optimizer: Any, fabric: Fabric
-) -> dict[str, Any]:
-    saved = load_checkpoint(path)
-    difference = config.difference(TrainConfig.from_dict(saved["config"], path))
-    if difference:
-        raise CkfrError(
-            f"{path} belongs to a run with other settings ({difference}); give this one another folder."
-        )
-    if saved["epoch"] > config.epochs:
-        raise CkfrError(
-            f"{path} has {saved['epoch']} epochs behind it already; expected at most the {config.epochs} "
-            "that are asked for. Give this run another folder."
-        )
-    model.load_state_dict(saved["model"])
-    model.to(fabric.device)  # first, because Adam's moments go where the parameters are
-    loss.load_state_dict(saved.get("loss", {}))
-    optimizer.load_state_dict(saved["optimizer"])
-    fabric.strategy.precision.load_state_dict(saved["precision"])
-    return {name: saved[name] for name in _fresh_state()}
+    """Columns of the history: the mean of each loss over pictures, and pictures a second."""
+    losses = {n: round(value / sums["images"], 5) for n, value in sums.items() if n.startswith("train_")}
+    return losses | {"images_per_second": round(sums["images"] / max(sums["seconds"], 1e-9), 1)}

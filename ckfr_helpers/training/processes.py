@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from types import FrameType
 from typing import Any
@@ -51,12 +51,30 @@ def stop_signals() -> Iterator[_Stop]:
             signal.signal(number, handler)
 
 
-def agreed(fabric: Fabric, *flags: bool) -> tuple[bool, ...]:
+def any_process(fabric: Fabric, *flags: bool) -> tuple[bool, ...]:
     """Flags raised in any process: a signal or a clock may reach one first, yet all must act at one step."""
     if fabric.world_size == 1:
         return flags
     votes = torch.tensor([float(flag) for flag in flags], device=fabric.device)
     return tuple(bool(vote > 0) for vote in fabric.all_reduce(votes, reduce_op="sum"))
+
+
+def on_first_process(fabric: Fabric, work: Callable[[], None]) -> None:
+    """Do something in the first process alone; if it is refused there, all processes say so alike.
+
+    Raises:
+        CkfrError: the first process's, in every process.
+    """
+    refused = None
+    if fabric.is_global_zero:
+        try:
+            work()
+        except CkfrError as error:
+            refused = str(error)
+    if fabric.world_size > 1:
+        refused = fabric.broadcast(refused)
+    if refused is not None:
+        raise CkfrError(refused)
 
 
 def process_number() -> int:
@@ -67,7 +85,7 @@ def process_number() -> int:
 
 
 @contextlib.contextmanager
-def lost_peers_named(world_size: int) -> Iterator[None]:
+def lost_process_explained(world_size: int) -> Iterator[None]:
     """Say in one sentence that another process has gone, where gloo or NCCL would give a page.
 
     Raises:
@@ -86,7 +104,7 @@ def lost_peers_named(world_size: int) -> Iterator[None]:
         ) from error
 
 
-def first_to_report() -> bool:
+def claim_error_report() -> bool:
     """Whether an error in this process is news: true once a run, so that N processes print one sentence.
 
     The store through which the processes found each other counts the reports. Under torchrun it is the

@@ -1,13 +1,15 @@
 """From a config to a trained, evaluated run in a folder, and back from the folder."""
 
+import contextlib
+import csv
 import dataclasses
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from lightning_fabric import Fabric
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from tqdm.auto import tqdm
@@ -20,39 +22,45 @@ from ckfr_helpers.datasets.subset import balanced
 from ckfr_helpers.datasets.transforms import make_transform, stored_side
 from ckfr_helpers.hierarchy.demo_file import load_pseudo_distances
 from ckfr_helpers.hierarchy.tree import Hierarchy
-from ckfr_helpers.losses import rivals as baselines
+from ckfr_helpers.losses.rivals import make_loss
 from ckfr_helpers.models.classifier import Classifier, build_model, default_model_name
-from ckfr_helpers.runtime import (
-    CkfrError,
-    atomic_path,
-    environment,
-    num_workers,
-    pick_device,
-    runs_root,
-    seed_everything,
+from ckfr_helpers.runtime import CkfrError, environment, num_workers, pick_device, runs_root, seed_everything
+from ckfr_helpers.training.checkpoints import (
+    as_json,
+    load_checkpoint,
+    pack_hierarchy,
+    read_json,
+    refuse_other_classes,
+    run_folder,
+    unpack_hierarchy,
+    write_text,
 )
-from ckfr_helpers.training.checkpoints import load_checkpoint
 from ckfr_helpers.training.config import TrainConfig
 from ckfr_helpers.training.evaluation import predict, score
-from ckfr_helpers.training.loop import fit
-from ckfr_helpers.training.processes import lost_peers_named
+from ckfr_helpers.training.loop import fit, refuse_other_settings
+from ckfr_helpers.training.processes import lost_process_explained, on_first_process
+from ckfr_helpers.training.task import ClassificationTask
 
 
 @dataclass
 class Run:
-    """A finished run.
+    """A run, finished or with at least one epoch behind it.
 
     Attributes:
         config: its settings, with the model filled in.
         folder: where ``last.pt``, ``best.pt``, ``history.csv``, ``config.json`` and ``scores.json`` lie.
         model: with the weights of the best validation epoch.
+        hierarchy: of its classes: their ids in label order, names and tree.
+        best_epoch: from 1.
         history: one dict an epoch.
-        scores: on the test split, from `score`.
+        scores: on the test split, from `score`; none before the end.
     """
 
     config: TrainConfig
     folder: Path
     model: Classifier
+    hierarchy: Hierarchy
+    best_epoch: int
     history: list[dict[str, float]]
     scores: dict[str, float]
 
@@ -67,75 +75,116 @@ def train(config: TrainConfig, out: Path | None = None, *, progress: bool = True
         progress: show bars.
 
     Raises:
-        CkfrError: for missing data or weights, a folder that belongs to another run, or a loss that is no
-            longer finite.
+        CkfrError: for missing data or weights, a folder that another process trains in or that belongs to
+            another run, or a loss that is no longer finite.
+        Interrupted: after Ctrl-C, once the state is saved.
     """
     config = resolve(config)
     out = Path(out) if out is not None else runs_root() / config.run_name()
     fabric = make_fabric(config)
-    with lost_peers_named(fabric.world_size):
+    with lost_process_explained(fabric.world_size), contextlib.ExitStack() as stack:
+        _try_settings(config)
+        on_first_process(fabric, lambda: stack.enter_context(run_folder(out)))
+        on_first_process(fabric, lambda: _refuse_other_run(out, config))
         return _train(config, out, fabric, progress)
 
 
 def _train(config: TrainConfig, out: Path, fabric: Fabric, progress: bool) -> Run:
     source = {split: open_split(config, split, progress) for split in ("train", "val", "test")}
-    distances = knowledge_distances(config, source["train"])
+    hierarchy = source["train"].hierarchy
+    for kept in (out / "best.pt", out / "last.pt"):
+        if kept.is_file():
+            refuse_other_classes(load_checkpoint(kept, ("classes", "pairs")), hierarchy, f"The run in {out}")
+            break
     seed_everything(config.seed)
-    model = make_model(config, num_classes=len(source["train"].classes))
+    model = make_model(config, len(hierarchy))
     loaders = {split: split_loader(config, source[split], model, fabric) for split in source}
-    loss = make_loss(config, distances, source["train"].hierarchy, model.embed_dim)
-    _refuse_other_run(out, config)  # in every process, so that none waits for one that has stopped
-    if fabric.is_global_zero:
-        for half in out.glob(".*.tmp"):  # left by a run that was killed while it wrote
-            half.unlink(missing_ok=True)
-        with atomic_path(out / "config.json") as path:
-            path.write_text(config.to_json())
-    fabric.barrier()
+    task = make_task(config, hierarchy, model.embed_dim)
+    on_first_process(fabric, lambda: write_text(out / "config.json", config.to_json()))
     result = fit(
-        model, loss, loaders["train"], loaders["val"], config, fabric=fabric, out=out, progress=progress
-    )
+        model, task, loaders["train"], loaders["val"], config, fabric=fabric, out=out,
+        keep=pack_hierarchy(hierarchy), progress=progress,
+    )  # fmt: skip
     model.load_state_dict(result.best_weights)
-    scores = score(predict(model.to(fabric.device), loaders["test"], fabric), source["test"].hierarchy)
-    if fabric.is_global_zero:
-        record = {"scores": scores, "best_epoch": result.best_epoch + 1, "environment": environment()}
-        with atomic_path(out / "scores.json") as path:
-            path.write_text(json.dumps(record, indent=1) + "\n")
-    return Run(config, out, model, result.history, scores)
+    scores = score(predict(model.to(fabric.device), loaders["test"], fabric), hierarchy)
+    record = {"scores": scores, "best_epoch": result.best_epoch + 1, "environment": environment()}
+    on_first_process(fabric, lambda: write_text(out / "scores.json", as_json(record)))
+    return Run(config, out, model, hierarchy, result.best_epoch + 1, result.history, scores)
 
 
 def load_run(folder: Path) -> Run:
-    """Bring back a run on the CPU, its model holding the best weights so far; no ``scores`` before its end.
+    """Bring back a run on the CPU, its model holding the best weights so far; its data is not needed.
 
     Raises:
         CkfrError: if the folder holds no run with a finished epoch, or a file in it is damaged.
     """
     folder = Path(folder)
-    saved = load_checkpoint(folder / "best.pt")
+    saved = load_checkpoint(folder / "best.pt", ("config", "model", "epoch", "classes", "names", "pairs"))
     config = TrainConfig.from_dict(saved["config"], folder / "best.pt")
-    classes = saved["model"]["classifier.weight"].shape[0]
-    model = make_model(dataclasses.replace(config, pretrained=False, weights=None), num_classes=classes)
+    hierarchy = unpack_hierarchy(saved)
+    model = make_model(dataclasses.replace(config, pretrained=False, weights=None), len(hierarchy))
     model.load_state_dict(saved["model"])
-    scores_file = folder / "scores.json"
-    scores = json.loads(scores_file.read_text())["scores"] if scores_file.is_file() else {}
-    history = load_checkpoint(folder / "last.pt")["history"]
-    return Run(config, folder, model.eval(), history, scores)
+    record = read_json(folder / "scores.json") if (folder / "scores.json").is_file() else {"scores": {}}
+    if not isinstance(record, dict) or not isinstance(record.get("scores"), dict):
+        raise CkfrError(
+            f"{folder / 'scores.json'} holds no scores; remove it, and train again to have it made."
+        )
+    scores = {name: float("nan") if value is None else value for name, value in record["scores"].items()}
+    return Run(config, folder, model.eval(), hierarchy, saved["epoch"] + 1, _history(folder), scores)
 
 
-def evaluate(folder: Path, split: str = "test", *, progress: bool = True) -> dict[str, float]:
+def evaluate(
+    folder: Path,
+    split: str = "test",
+    *,
+    root: str | Path | None = None,
+    accelerator: str | None = None,
+    progress: bool = True,
+) -> dict[str, float]:
     """Score a run's best epoch so far on one split of its data.
 
+    Args:
+        folder: of the run.
+        split: "train", "val" or "test".
+        root: where the data is, if not where the run had it.
+        accelerator: where to compute, if not where the run was trained.
+        progress: show a bar.
+
     Raises:
-        CkfrError: if the folder holds no run with a finished epoch, or the data is missing.
+        CkfrError: if the folder holds no run with a finished epoch, or its data is missing or another.
     """
     run = load_run(folder)
-    config = dataclasses.replace(run.config, devices=1)
+    config = for_this_machine(run.config, root=root, accelerator=accelerator)
     fabric = make_fabric(config)
     source = open_split(config, split, progress)
+    refuse_other_classes(pack_hierarchy(run.hierarchy), source.hierarchy, f"The run in {folder}")
     # The evaluation transform and order on every split, the training split too.
     loader = split_loader(config, source, run.model, fabric, train=False)
     if progress and fabric.is_global_zero:
         loader = tqdm(loader, desc=split, leave=False)
-    return score(predict(run.model.to(fabric.device), loader, fabric), source.hierarchy)
+    return score(predict(run.model.to(fabric.device), loader, fabric), run.hierarchy)
+
+
+def for_this_machine(
+    config: TrainConfig, *, root: str | Path | None = None, accelerator: str | None = None
+) -> TrainConfig:
+    """Settings with which a run trained anywhere can be looked at here: one process, on what there is.
+
+    Args:
+        config: the run's.
+        root: of the data; None keeps the run's.
+        accelerator: None for the run's if it is here, else the best that is.
+    """
+    if accelerator is None:
+        there = {"cuda": torch.cuda.is_available(), "gpu": torch.cuda.is_available()}
+        there["mps"] = torch.backends.mps.is_available()
+        accelerator = config.accelerator if there.get(config.accelerator, True) else "auto"
+    on_cpu = accelerator == "cpu" or (accelerator == "auto" and pick_device() == "cpu")
+    precision = "32-true" if on_cpu and config.precision == "16-mixed" else config.precision
+    return dataclasses.replace(
+        config, devices=1, accumulate=1, compile=False, sync_batch_norm=False,
+        accelerator=accelerator, precision=precision, root=config.root if root is None else str(root),
+    )  # fmt: skip
 
 
 def resolve(config: TrainConfig) -> TrainConfig:
@@ -147,13 +196,24 @@ def resolve(config: TrainConfig) -> TrainConfig:
 
 
 def make_fabric(config: TrainConfig) -> Fabric:
-    """The engine: device, precision and processes, launched."""
+    """The engine: device, precision and processes, launched.
+
+    Raises:
+        CkfrError: if this machine has no such device, or it cannot do what the config asks of it.
+    """
     under_torchrun = "LOCAL_WORLD_SIZE" in os.environ
     devices = int(os.environ["LOCAL_WORLD_SIZE"]) if under_torchrun else config.devices
     nodes = int(os.environ["WORLD_SIZE"]) // devices if under_torchrun else 1
     accelerator = pick_device() if config.accelerator == "auto" else config.accelerator
+    if accelerator == "cpu" and config.precision == "16-mixed":
+        raise CkfrError("16-mixed needs a GPU; on a CPU expected bf16-mixed or 32-true.")
+    if accelerator in ("cpu", "mps") and config.sync_batch_norm and devices * nodes > 1:
+        raise CkfrError(
+            "Batch norm over several processes works between GPUs only; leave out --sync-batch-norm."
+        )
     try:
-        fabric = Fabric(accelerator=accelerator, devices=devices, num_nodes=nodes, precision=config.precision)
+        precision: Any = config.precision
+        fabric = Fabric(accelerator=accelerator, devices=devices, num_nodes=nodes, precision=precision)
     except (ValueError, RuntimeError, MisconfigurationException) as error:
         raise CkfrError(
             f"Cannot train with {accelerator} × {devices} at {config.precision}: {error}"
@@ -215,64 +275,64 @@ def split_loader(
     )
 
 
-def make_loss(
-    config: TrainConfig, distances: np.ndarray, hierarchy: Hierarchy, embed_dim: int
-) -> baselines.Objective:
-    """The config's objective for (C, C) unscaled class distances; `fit` says what it asks of a loss.
+def make_task(config: TrainConfig, hierarchy: Hierarchy, embed_dim: int) -> ClassificationTask:
+    """The config's task: cross-entropy plus the metric term, or a rival of theirs.
 
     Raises:
-        CkfrError: for an unknown method, or a wrong option of it.
+        CkfrError: for a wrong option of the method, or a distance file that lacks one of the classes.
     """
-    options = dict(config.method_options)
-    if config.method == "ckfr":
-        if options:
-            raise CkfrError(
-                f"method_options is {options}; expected none for ckfr, whose alpha and ell are settings."
-            )
-        options = {"alpha": config.alpha, "ell": config.ell}
-    return baselines.make_loss(
+    options = {"alpha": config.alpha, "ell": config.ell} if config.method == "ckfr" else config.method_options
+    objective = make_loss(
         config.method,
         hierarchy,
         embed_dim=embed_dim,
         knowledge_scale=config.knowledge_scale,
-        knowledge=distances,
+        knowledge=knowledge_distances(config, hierarchy),
         **options,
     )
+    return ClassificationTask(objective, hierarchy)
 
 
-def knowledge_distances(config: TrainConfig, source: ImageSource) -> np.ndarray:
-    """(C, C) float32 class distances, unscaled, in the label order of the source.
+def knowledge_distances(config: TrainConfig, hierarchy: Hierarchy) -> np.ndarray:
+    """(C, C) float32 class distances, unscaled, in label order.
 
     Raises:
         CkfrError: if a distance file lacks one of the classes.
     """
     if config.distances is None:
-        return source.hierarchy.distances(config.measure)
+        return hierarchy.distances(config.measure)  # type: ignore[arg-type]
     path = Path(config.distances)
     if path.suffix == ".npz":
-        return Hierarchy.load(path).subset(source.classes).distances(config.measure)
-    return load_pseudo_distances(path, source.classes)[1]
+        return Hierarchy.load(path).subset(hierarchy.classes).distances(config.measure)  # type: ignore[arg-type]
+    return load_pseudo_distances(path, hierarchy.classes)[1]
+
+
+def _try_settings(config: TrainConfig) -> None:
+    """Refuse what only other rooms know to be wrong, before anything large is read or downloaded."""
+    for name in ("distances", "weights"):
+        path = getattr(config, name)
+        if path is not None and not Path(path).is_file():
+            raise CkfrError(f"{name} is {path!r}, which is no file.")
+    toy = Hierarchy.from_pairs([("thing", "one"), ("thing", "other")])
+    make_task(dataclasses.replace(config, distances=None), toy, embed_dim=2)
 
 
 def _refuse_other_run(out: Path, config: TrainConfig) -> None:
-    existing = out / "config.json"
-    if not existing.is_file():
-        return
-    try:
-        values = json.loads(existing.read_text())
-    except json.JSONDecodeError as error:
-        raise CkfrError(
-            f"{existing} is not JSON ({error}); remove the folder or name another with --out."
-        ) from error
-    difference = config.difference(TrainConfig.from_dict(values, existing))
-    if difference:
-        raise CkfrError(
-            f"{out} holds a run with other settings ({difference}); name another folder with --out."
-        )
-    history = out / "history.csv"
-    done = len(history.read_text().splitlines()) - 1 if history.is_file() else 0
+    if (out / "config.json").is_file():
+        refuse_other_settings(config, read_json(out / "config.json"), out / "config.json")
+    done = len(_history(out))
     if done > config.epochs:
         raise CkfrError(
             f"{out} holds a run of {done} epochs already; expected at most the {config.epochs} asked for. "
             "Name another folder with --out."
         )
+
+
+def _history(folder: Path) -> list[dict[str, float]]:
+    file = folder / "history.csv"
+    if not file.is_file():
+        return []
+    try:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file.open())]
+    except (ValueError, TypeError) as error:
+        raise CkfrError(f"{file} is damaged ({error}); remove it, its rows are in last.pt too.") from error

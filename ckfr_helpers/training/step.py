@@ -1,12 +1,15 @@
-"""One training step's gradients: cross-entropy and the metric term, at whatever cost in memory was asked for.
+"""One training step's gradients, at whatever cost in memory was asked for.
+
+**Losses see the whole batch.** The outputs of all processes are gathered, with their gradients, so that every
+triplet (or pair) of the global batch counts and the step is exactly that of one process holding it all.
 
 **Accumulation is exact.** Cut into parts, a batch must not lose the triplets that join two parts: of a batch
 of 32, four parts of 8 hold 4 · 336 of its 29,760. So a step with parts goes through the network twice (Gao
 et al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup", RepL4NLP 2021): once
-without a graph to have every latent, from which come the metric term and its gradient with respect to each
-latent; once more, part by part, to carry that gradient and the cross-entropy's down to the weights. Memory
-for activations is one part's, loss and gradient are the whole batch's. Only batch norm sees the difference,
-since it normalises by what it is given: a part. Without the metric term the first pass is left out.
+without a graph to have every output, from which come the losses and their gradient with respect to each
+output; once more, part by part, to carry that gradient down to the weights. Memory for activations is one
+part's, losses and gradients are the whole batch's. Only batch norm sees the difference, since it normalises
+by what it is given: a part.
 
 **Gradient checkpointing is exact.** Activations inside a block are computed again when its gradient is needed
 (Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016). The second time draws the same dropout,
@@ -15,6 +18,7 @@ and its batch-norm statistics are thrown away, which `torch.utils.checkpoint` by
 
 import contextlib
 import functools
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -24,58 +28,65 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ckfr_helpers.runtime import CkfrError, mix_seed
-from ckfr_helpers.training.gather import gather_batch
+from ckfr_helpers.training.task import Task
+
+# Said to Fabric's authors, not to whoever trains; it would stand in the output of every run.
+warnings.filterwarnings("ignore", message=r".*all_gather is deprecated", module=r"lightning_fabric\..*")
 
 
-class LogitsAndLatents(nn.Module):
-    """One forward pass for both loss terms; data-parallel engines only hook ``forward``.
+class TaskNetwork(nn.Module):
+    """A model whose ``forward`` gives what its task asks for; data-parallel engines only hook ``forward``.
 
     Args:
-        model: has ``embed`` (B, …) -> (B, D) and ``classify`` (B, D) -> (B, K).
-        grad_checkpointing: keep only what enters each block, and compute the rest again on the way back.
+        model: what is trained.
+        task: its ``outputs`` are given; its own parameters are not this module's.
         channels_last: pictures (B, 3, H, W) are laid out in memory as (B, H, W, 3), like the model's weights.
-
-    Raises:
-        CkfrError: if ``grad_checkpointing`` is asked of a model without ``stages`` and ``neck``.
     """
 
-    def __init__(
-        self, model: nn.Module, *, grad_checkpointing: bool = False, channels_last: bool = False
-    ) -> None:
+    def __init__(self, model: nn.Module, task: Task, *, channels_last: bool = False) -> None:
         super().__init__()
-        if grad_checkpointing and not (hasattr(model, "stages") and hasattr(model, "neck")):
-            raise CkfrError(
-                f"grad_checkpointing needs a Classifier, whose stages it knows; got {type(model).__name__}."
-            )
-        self.model = model.to(memory_format=torch.channels_last) if channels_last else model
-        self.grad_checkpointing = grad_checkpointing
+        self.model = model.to(memory_format=torch.channels_last) if channels_last else model  # type: ignore[call-overload]
+        self._outputs = task.outputs
         self.channels_last = channels_last
 
-    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Inputs (B, …) -> logits (B, K), latents (B, D)."""
-        if self.channels_last and inputs.ndim == 4:
+    def forward(self, inputs: Any) -> dict[str, Tensor]:
+        """Inputs of one batch -> the task's outputs, one row an example."""
+        if self.channels_last and isinstance(inputs, Tensor) and inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
-        if self.grad_checkpointing and torch.is_grad_enabled():
-            latents = self._embed_in_blocks(inputs)
-        else:
-            latents = self.model.embed(inputs)  # (B, D)
-        return self.model.classify(latents), latents
+        return self._outputs(self.model, inputs)
 
-    def _embed_in_blocks(self, state: Tensor) -> Tensor:
-        for block in checkpointed_blocks(self.model.stages):
-            if not any(p.requires_grad for p in block.parameters()) and not state.requires_grad:
-                state = block(state)  # frozen: nothing is kept for it anyway
-            elif torch.compiler.is_compiling():
-                # The compiler keeps each write to a buffer once, and cannot trace a context of ours.
-                state = checkpoint(block, state, use_reentrant=False)
-            else:
-                state = checkpoint(
-                    block,
-                    state,
-                    use_reentrant=False,
-                    context_fn=functools.partial(_first_time_counts, block),
-                )
-        return self.model.neck(state)
+
+@contextlib.contextmanager
+def grad_checkpointing(model: nn.Module) -> Iterator[None]:
+    """Keep only what enters each block of ``model.stages``, and compute the rest again on the way back.
+
+    Raises:
+        CkfrError: for a model without ``stages``.
+    """
+    if not hasattr(model, "stages"):
+        raise CkfrError(f"grad_checkpointing needs a model with stages; got {type(model).__name__}.")
+    blocks = checkpointed_blocks(model.stages)
+    for block in blocks:  # on the instance, so that the model's own code and state dict stay as they are
+        block.forward = functools.partial(_checkpointed, block, block.forward)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for block in blocks:
+            del block.forward
+
+
+def _checkpointed(block: nn.Module, forward: Callable[..., Any], state: Tensor) -> Any:
+    frozen = not state.requires_grad and not any(p.requires_grad for p in block.parameters())
+    if frozen or not torch.is_grad_enabled():
+        return forward(state)  # nothing is kept for it anyway
+    if torch.compiler.is_compiling():
+        # The compiler keeps each write to a buffer once, and cannot trace a context of ours.
+        return checkpoint(forward, state, use_reentrant=False)
+
+    def contexts() -> tuple[Any, Any]:
+        return contextlib.nullcontext(), restored_buffers(block)
+
+    return checkpoint(forward, state, use_reentrant=False, context_fn=contexts)
 
 
 def checkpointed_blocks(stages: Sequence[nn.Module]) -> list[nn.Module]:
@@ -91,12 +102,8 @@ def checkpointed_blocks(stages: Sequence[nn.Module]) -> list[nn.Module]:
     return blocks
 
 
-def _first_time_counts(block: nn.Module) -> tuple[Any, Any]:
-    return contextlib.nullcontext(), buffers_forgotten(block)
-
-
 @contextlib.contextmanager
-def buffers_forgotten(module: nn.Module) -> Iterator[None]:
+def restored_buffers(module: nn.Module) -> Iterator[None]:
     """Whatever forward passes in here write into buffers (batch-norm statistics) is thrown away.
 
     The buffers are replaced for the while, not written back: autograd objects to a tensor changed in place.
@@ -116,17 +123,12 @@ def buffers_forgotten(module: nn.Module) -> Iterator[None]:
             setattr(part, name, buffer)
 
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy of (B, K) logits, in float32."""
-    return nn.functional.cross_entropy(logits.float(), labels)
-
-
 def gradients(
     fabric: Fabric,
     network: nn.Module,
-    loss: nn.Module,
-    inputs: Tensor,
-    labels: Tensor,
+    task: Task,
+    inputs: Any,
+    targets: dict[str, Any],
     *,
     parts: int = 1,
     seed: Sequence[int] | None = None,
@@ -135,99 +137,144 @@ def gradients(
 
     Args:
         fabric: the engine.
-        network: `LogitsAndLatents`, set up by the engine.
-        loss: called with the latents (W·B, D) and labels (W·B,) of all W processes, gives the metric term. A
-            method ``classification(logits, labels)`` of it, a mean over examples, replaces cross-entropy.
-        inputs: (B, …) of this process.
-        labels: (B,).
+        network: `TaskNetwork`, set up by the engine.
+        task: gives the losses of the outputs of all processes.
+        inputs: of this process: a tensor (B, …), or a mapping or list of such.
+        targets: of the same B examples.
         parts: how many to cut the batch into; see the top of this file.
         seed: numbers that fix dropout; each part mixes in its own. None leaves the generators alone.
 
     Returns:
-        "images", and sums over them of "cross_entropy", "metric" and "correct", of all processes together.
+        Each loss of the whole batch of all processes.
 
     Raises:
         CkfrError: if the loss is not finite, in all processes alike; the gradients are then of no use.
     """
-    inputs = inputs.to(fabric.device, non_blocking=True)
-    labels = labels.to(fabric.device, non_blocking=True)
-    if not 1 <= parts <= len(labels):
-        raise CkfrError(f"A batch of {len(labels)} cannot be cut into {parts} parts; expected 1 to its size.")
-    classification = getattr(loss, "classification", cross_entropy)
+    inputs, targets = fabric.to_device((inputs, targets))
+    size = _rows(inputs)
+    if not 1 <= parts <= size:
+        raise CkfrError(f"A batch of {size} cannot be cut into {parts} parts; expected 1 to its size.")
+    targets = _gather_targets(fabric, targets)
     if parts == 1:
         _seed(seed, 0)
-        logits, latents = network(inputs)  # (B, K), (B, D)
-        entropy = classification(logits, labels)
-        metric = loss(*gather_batch(fabric, latents, labels))
-        fabric.backward(entropy + metric)
-        correct = (logits.detach().argmax(1) == labels).sum()
+        losses = task.losses(_gather_outputs(fabric, network(inputs)), targets)
+        fabric.backward(_total(losses))
     else:
-        entropy, metric, correct = _in_parts(
-            fabric, network, loss, classification, inputs, labels, parts, seed
-        )
-    return _sums(fabric, len(labels), entropy.detach(), metric.detach(), correct)
+        losses = _in_parts(fabric, network, task, _cut(inputs, parts), targets, seed)
+    values = torch.stack(
+        [value.detach().float() for value in losses.values()]
+    ).tolist()  # to the CPU in one go
+    return _checked(dict(zip(losses, values, strict=True)))
 
 
 def _in_parts(
     fabric: Fabric,
     network: nn.Module,
-    loss: nn.Module,
-    classification: Callable[[Tensor, Tensor], Tensor],
-    inputs: Tensor,
-    labels: Tensor,
-    parts: int,
+    task: Task,
+    slices: list[Any],
+    targets: dict[str, Any],
     seed: Sequence[int] | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    slices = list(zip(inputs.tensor_split(parts), labels.tensor_split(parts), strict=True))
-    pulls: Sequence[Tensor | None] = [None] * parts
-    metric = torch.zeros((), device=fabric.device)
-    if getattr(loss, "alpha", 1) != 0:
-        seen = []
-        with torch.no_grad(), buffers_forgotten(network):
-            for number, (some, _) in enumerate(slices):
-                _seed(seed, number)
-                seen.append(network(some)[1].float())
-        leaf = torch.cat(seen).requires_grad_()  # (B, D)
-        metric = loss(*gather_batch(fabric, leaf, labels))
-        fabric.backward(metric)  # not autograd.grad: a loss may have parameters of its own
-        assert leaf.grad is not None
-        pulls = (leaf.grad / _loss_scale(fabric)).tensor_split(parts)
-    entropy, correct = torch.zeros_like(metric), torch.zeros_like(metric)
-    for number, (some, their, pull) in enumerate(zip(*zip(*slices, strict=True), pulls, strict=True)):
-        # Gradients of the weights travel between processes once, with the last part.
-        with fabric.no_backward_sync(network, enabled=number < parts - 1):
+) -> dict[str, Tensor]:
+    generators, seen = [], []
+    with torch.no_grad(), restored_buffers(network):
+        for number, some in enumerate(slices):
             _seed(seed, number)
-            logits, latents = network(some)
-            part = classification(logits, their) * (len(their) / len(labels))
-            # Its gradient with respect to the latents is the metric term's.
-            fabric.backward(part if pull is None else part + (latents.float() * pull).sum())
-        entropy += part.detach()
-        correct += (logits.detach().argmax(1) == their).sum()
-    return entropy, metric, correct
+            generators.append(_generator_states(fabric.device))
+            seen.append(network(some))
+    leaves = {name: torch.cat([part[name] for part in seen]).requires_grad_() for name in seen[0]}
+    losses = task.losses(_gather_outputs(fabric, leaves), targets)
+    fabric.backward(_total(losses))  # not autograd.grad: a task may have parameters of its own
+    # Only their products with the outputs are scaled again on the way to the weights.
+    pulls = [leaf.grad / _loss_scale(fabric) for leaf in leaves.values() if leaf.grad is not None]
+    pulled = [name for name, leaf in leaves.items() if leaf.grad is not None]
+    sizes = [_rows(some) for some in slices]
+    for number, (some, *pull) in enumerate(zip(slices, *(p.split(sizes) for p in pulls), strict=True)):
+        # Gradients of the weights travel between processes once, with the last part.
+        with fabric.no_backward_sync(network, enabled=number < len(slices) - 1):
+            _set_generator_states(fabric.device, generators[number])  # the same dropout as the first time
+            outputs = network(some)
+            products = [(outputs[name] * own).sum() for name, own in zip(pulled, pull, strict=True)]
+            fabric.backward(torch.stack(products).sum())
+    return losses
 
 
-@contextlib.contextmanager
-def compiler_errors_named() -> Iterator[None]:
-    """Say in one sentence that ``torch.compile`` failed, which it does at the first step, in pages.
+def _total(losses: dict[str, Tensor]) -> Tensor:
+    return torch.stack([value.float() for value in losses.values()]).sum()
 
-    Raises:
-        CkfrError: in place of the compiler's error.
-    """
-    try:
-        yield
-    except Exception as error:
-        if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-            raise
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason given")
+
+def _checked(losses: dict[str, float]) -> dict[str, float]:
+    total = sum(losses.values())
+    if not abs(total) < float("inf"):
+        terms = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in losses.items())
         raise CkfrError(
-            f"torch.compile failed here ({reason[:200]}); train without compile, or install a C++ compiler "
-            "(on a CPU) or Triton (on a GPU)."
-        ) from error
+            f"The loss is {total} ({terms}); expected a finite number: lower the learning rate or a weight."
+        )
+    return losses
+
+
+# -- the batch of all processes ------------------------------------------------------------------------------
+
+
+def _gather_outputs(fabric: Fabric, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rows of all processes, with gradients, the same in all of them.
+
+    Every process computes the losses of all rows. Gathering sums the gradients that come back from all of
+    them, and the data-parallel engine divides by their number: the step of one process with the whole batch.
+    """
+    outputs = {
+        name: value if value.dtype == torch.float64 else value.float() for name, value in outputs.items()
+    }
+    if fabric.world_size == 1:
+        return outputs
+    return {name: fabric.all_gather(value, sync_grads=True).flatten(0, 1) for name, value in outputs.items()}
+
+
+def _gather_targets(fabric: Fabric, targets: dict[str, Any]) -> dict[str, Any]:
+    if fabric.world_size == 1:
+        return targets
+    gathered = {}
+    for name, value in targets.items():
+        if isinstance(value, Tensor):
+            gathered[name] = fabric.all_gather(value).flatten(0, 1)
+        else:  # texts, or as many boxes as a picture happens to have
+            lists: list[Any] = [None] * fabric.world_size
+            torch.distributed.all_gather_object(lists, value)
+            gathered[name] = [item for some in lists for item in some]
+    return gathered
+
+
+# -- parts ---------------------------------------------------------------------------------------------------
+
+
+def _rows(inputs: Any) -> int:
+    while isinstance(inputs, dict):
+        inputs = next(iter(inputs.values()))
+    return len(inputs)
+
+
+def _cut(inputs: Any, parts: int) -> list[Any]:
+    if isinstance(inputs, Tensor):
+        return list(inputs.tensor_split(parts))
+    if isinstance(inputs, dict):
+        cut = {name: _cut(value, parts) for name, value in inputs.items()}
+        return [{name: cut[name][number] for name in cut} for number in range(parts)]
+    return [[inputs[int(i)] for i in some] for some in torch.arange(len(inputs)).tensor_split(parts)]
 
 
 def _seed(seed: Sequence[int] | None, part: int) -> None:
     if seed is not None:
         torch.manual_seed(mix_seed(*seed, *([part] if part else [])))
+
+
+def _generator_states(device: torch.device) -> list[Tensor]:
+    here = [torch.get_rng_state()]
+    return here if device.type == "cpu" else [*here, getattr(torch, device.type).get_rng_state()]
+
+
+def _set_generator_states(device: torch.device, states: list[Tensor]) -> None:
+    torch.set_rng_state(states[0])
+    if device.type != "cpu":
+        getattr(torch, device.type).set_rng_state(states[1])
 
 
 def _loss_scale(fabric: Fabric) -> float:
@@ -236,23 +283,25 @@ def _loss_scale(fabric: Fabric) -> float:
     return scaler.get_scale() if scaler is not None else 1.0
 
 
-def _sums(fabric: Fabric, size: int, entropy: Tensor, metric: Tensor, correct: Tensor) -> dict[str, float]:
-    """The step's numbers over all processes, brought to the CPU in one go."""
-    numbers = torch.stack([entropy.float(), metric.float(), correct.float()])
-    if fabric.world_size > 1:
-        numbers = fabric.all_reduce(numbers, reduce_op="sum")
-        # Every process has as many examples, so means may be averaged; the metric term is the same in all.
-        numbers[:2] /= fabric.world_size
-    entropy_mean, metric_value, right = numbers.tolist()
-    images = size * fabric.world_size
-    if not abs(entropy_mean + metric_value) < float("inf"):
+@contextlib.contextmanager
+def step_errors_explained() -> Iterator[None]:
+    """Say in one sentence what torch tells of a step in pages: a compiler that fails, a batch of one.
+
+    Raises:
+        CkfrError: in place of torch's error.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, ValueError) and "more than 1 value per channel" in str(error):
+            raise CkfrError(
+                "Batch norm cannot normalise a single example; expected at least 2 pictures a process and "
+                "part (batch_size, devices, accumulate)."
+            ) from error
+        if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason given")
         raise CkfrError(
-            f"The loss is {entropy_mean + metric_value} (cross-entropy {entropy_mean:.4g}, metric term "
-            f"{metric_value:.4g}); expected a finite number: lower the learning rate or alpha."
-        )
-    return {
-        "images": images,
-        "cross_entropy": entropy_mean * images,
-        "metric": metric_value * images,
-        "correct": round(right),
-    }
+            f"torch.compile failed here ({reason[:200]}); train without compile, or install a C++ compiler "
+            "(on a CPU) or Triton (on a GPU)."
+        ) from error

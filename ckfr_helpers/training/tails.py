@@ -7,48 +7,21 @@ same weights and see the same batches, so their difference is the loss.
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from ckfr_helpers.datasets.base import ImageSource
 from ckfr_helpers.datasets.loading import TransformedView, make_loader
 from ckfr_helpers.datasets.transforms import make_transform
+from ckfr_helpers.hierarchy.tree import Hierarchy
 from ckfr_helpers.models.classifier import Classifier, build_model
 from ckfr_helpers.runtime import num_workers, seed_everything
 from ckfr_helpers.training.cached import CachedFeatures, cache_features
 from ckfr_helpers.training.config import TrainConfig
 from ckfr_helpers.training.evaluation import Predictions, predict, score
 from ckfr_helpers.training.loop import fit
-from ckfr_helpers.training.run import make_loss
-
-
-@dataclass(frozen=True)
-class TailSettings:
-    """How a tail is trained; alpha 0 is the cross-entropy baseline.
-
-    Attributes:
-        alpha, ell, measure, knowledge_scale: the metric term, as in `TrainConfig`.
-        epochs, lr, batch_size, seed: the optimisation (Adam, constant learning rate).
-        method, method_options: another loss than CKFR's, as in `TrainConfig`.
-    """
-
-    alpha: float = 0.0
-    ell: float = 1.2
-    measure: str = "path"
-    knowledge_scale: float = 0.1
-    epochs: int = 6
-    lr: float = 3e-4
-    batch_size: int = 32
-    seed: int = 0
-    method: str = "ckfr"
-    method_options: dict[str, Any] = field(default_factory=dict)
-
-    def baseline(self) -> "TailSettings":
-        """The same run with cross-entropy alone."""
-        return replace(self, alpha=0.0, method="ckfr", method_options={})
+from ckfr_helpers.training.run import make_fabric, make_task
 
 
 @dataclass
@@ -56,22 +29,20 @@ class TailRun:
     """One trained tail.
 
     Attributes:
-        settings: what was asked for.
-        tail: the trained tail, holding the weights of the best validation epoch.
+        config: what was asked for.
+        tail: the trained tail on the CPU, holding the weights of the best validation epoch.
         history: one dict an epoch.
         best_epoch: from 1.
-        val, test: what it says of these splits.
-        val_scores, test_scores: from `score`; severities in LCA height, as the literature reports them.
+        seen: for "val" and "test", what it says of that split.
+        scores: of these, from `score`.
     """
 
-    settings: TailSettings
+    config: TrainConfig
     tail: Classifier
     history: list[dict[str, float]]
     best_epoch: int
-    val: Predictions
-    test: Predictions
-    val_scores: dict[str, float]
-    test_scores: dict[str, float]
+    seen: dict[str, Predictions]
+    scores: dict[str, dict[str, float]]
 
 
 def cache_split(
@@ -102,7 +73,6 @@ def cache_split(
         batch_size,
         train=False,
         workers=min(2, num_workers()) if workers is None else workers,
-        drop_last=False,
     )
     device = next(model.parameters()).device.type
     return cache_features(trunk, loader, device=device, progress=progress)
@@ -117,62 +87,37 @@ def new_tail(model_name: str, stage: int, num_classes: int, seed: int) -> Classi
 
 def train_tail(
     features: Mapping[str, CachedFeatures],
-    source: ImageSource,
-    settings: TailSettings,
+    hierarchy: Hierarchy,
+    config: TrainConfig,
     *,
-    model_name: str = "efficientnet_lite0",
-    stage: int,
     progress: bool = False,
 ) -> TailRun:
     """Train one tail on cached features, keep its best validation epoch, score it on val and test.
 
     Args:
-        features: "train", "val" and "test", from `cache_split` with the same model and stage.
-        source: any split of the source; gives classes and hierarchy.
-        settings: loss and optimisation.
-        model_name: backbone.
-        stage: where it was cut.
+        features: "train", "val" and "test", from `cache_split` with the config's ``model`` and ``freeze``.
+        hierarchy: of the classes.
+        config: loss and optimisation; its data is not opened.
         progress: show bars.
     """
-    knowledge = source.hierarchy.distances(settings.measure)
-    tail = new_tail(model_name, stage, len(source.classes), settings.seed)
-    config = TrainConfig(
-        method=settings.method,
-        method_options=settings.method_options,
-        alpha=settings.alpha,
-        ell=settings.ell,
-        knowledge_scale=settings.knowledge_scale,
-        epochs=settings.epochs,
-        lr=settings.lr,
-        lr_step=settings.epochs,
-        batch_size=settings.batch_size,
-        seed=settings.seed,
-        accelerator="cpu",
-    )
-    loss = make_loss(config, knowledge, source.hierarchy, tail.embed_dim)
+    assert config.model is not None, "resolve() first"
+    tail = new_tail(config.model, config.freeze, len(hierarchy), config.seed)
+    fabric = make_fabric(config)
     loaders = {
-        split: features[split].loader(settings.batch_size, train=split == "train", seed=settings.seed)
+        split: features[split].loader(config.batch_size, train=split == "train", seed=config.seed)
         for split in ("train", "val", "test")
     }
-    result = fit(tail, loss, loaders["train"], loaders["val"], config, progress=progress)
+    task = make_task(config, hierarchy, tail.embed_dim)
+    result = fit(tail, task, loaders["train"], loaders["val"], config, fabric=fabric, progress=progress)
     tail.load_state_dict(result.best_weights)
-    seen = {split: predict(tail, loaders[split]) for split in ("val", "test")}
-    scores = {split: score(seen[split], source.hierarchy) for split in seen}
-    return TailRun(
-        settings, tail.eval(), result.history, result.best_epoch + 1,
-        seen["val"], seen["test"], scores["val"], scores["test"],
-    )  # fmt: skip
+    seen = {split: predict(tail, loaders[split], fabric) for split in ("val", "test")}
+    scores = {split: score(seen[split], hierarchy) for split in seen}
+    return TailRun(config, tail.cpu().eval(), result.history, result.best_epoch + 1, seen, scores)
 
 
 def untrained_latents(
-    features: CachedFeatures,
-    num_classes: int,
-    *,
-    model_name: str = "efficientnet_lite0",
-    stage: int,
-    seed: int = 0,
+    features: CachedFeatures, num_classes: int, *, model_name: str, stage: int, seed: int = 0
 ) -> np.ndarray:
     """(N, D) latents before any training: what the ImageNet weights alone say."""
     tail = new_tail(model_name, stage, num_classes, seed)
-    with torch.inference_mode():
-        return predict(tail, features.loader(256, train=False)).latents
+    return predict(tail, features.loader(256, train=False)).latents

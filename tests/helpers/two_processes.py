@@ -1,5 +1,6 @@
-"""Run by test_distributed: sums and gradients of one step, from one process and from two, for comparison."""
+"""Run by test_distributed: losses and gradients of one step, from one process and from two, to compare."""
 
+import contextlib
 import sys
 from pathlib import Path
 
@@ -7,9 +8,11 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from ckfr_helpers.losses import AlignedTripletLoss
+from ckfr_helpers.hierarchy import Hierarchy
+from ckfr_helpers.losses import make_loss
 from ckfr_helpers.models import Classifier
-from ckfr_helpers.training.step import LogitsAndLatents, gradients
+from ckfr_helpers.training import ClassificationTask
+from ckfr_helpers.training.step import TaskNetwork, grad_checkpointing, gradients
 
 SIZE = 16
 
@@ -29,14 +32,15 @@ def step(fabric: Fabric, out: str, name: str, parts: int, checkpointed: bool) ->
     model = build()
     generator = torch.Generator().manual_seed(1)
     inputs, labels = torch.randn(SIZE, 3, 8, 8, generator=generator), torch.arange(SIZE) % 3
-    distances = torch.tensor([[0.0, 1, 3], [1, 0, 3], [3, 3, 0]])
-    network = fabric.setup(LogitsAndLatents(model, grad_checkpointing=checkpointed))
+    tree = Hierarchy.from_nested({"thing": {"cat": ["lion", "tiger"], "pan": None}})
+    task = ClassificationTask(make_loss("ckfr", tree, alpha=20, ell=1.2), tree)
+    network = fabric.setup(TaskNetwork(model, task))
     share = SIZE // fabric.world_size
     mine = slice(fabric.global_rank * share, (fabric.global_rank + 1) * share)
-    loss = AlignedTripletLoss(20, 1.2, distances)
-    sums = gradients(fabric, network, loss, inputs[mine], labels[mine], parts=parts)
+    with grad_checkpointing(model) if checkpointed else contextlib.nullcontext():
+        losses = gradients(fabric, network, task, inputs[mine], {"label": labels[mine]}, parts=parts)
     grads = {key: p.grad.clone() for key, p in model.named_parameters()}
-    torch.save({"sums": sums, "gradients": grads}, Path(out) / f"{name}-{fabric.global_rank}.pt")
+    torch.save({"losses": losses, "gradients": grads}, Path(out) / f"{name}-{fabric.global_rank}.pt")
 
 
 def every_form(fabric: Fabric, out: str, name: str) -> None:

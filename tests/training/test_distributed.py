@@ -28,10 +28,10 @@ CHILDREN = Path(f"/proc/self/task/{os.getpid()}/children")
 def test_two_processes_give_the_step_of_one(form, two_processes):
     """Half the batch each: loss and every gradient of one process with all of it, in both processes."""
     whole = two_processes["one-plain-0"]
-    assert whole["sums"]["metric"] > 0
+    assert whole["losses"]["metric"] > 0
     for name in (f"one-{form}-0", f"two-{form}-0", f"two-{form}-1"):
         ours = two_processes[name]
-        assert ours["sums"] == pytest.approx(whole["sums"], rel=1e-5)
+        assert ours["losses"] == pytest.approx(whole["losses"], rel=1e-5)
         assert ours["gradients"].keys() == whole["gradients"].keys()
         for key, gradient in whole["gradients"].items():
             far = (ours["gradients"][key] - gradient).abs().max()

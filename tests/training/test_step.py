@@ -1,5 +1,6 @@
 """Speed flags: what each may change of a step's loss, gradients and statistics, and what it must not."""
 
+import contextlib
 import copy
 import shutil
 
@@ -10,13 +11,15 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 from torch import nn
 
-from ckfr_helpers.losses import AlignedTripletLoss
+from ckfr_helpers.hierarchy import Hierarchy
+from ckfr_helpers.losses import AlignedTripletLoss, Objective, make_loss
 from ckfr_helpers.models import Classifier
-from ckfr_helpers.runtime import CkfrError
-from ckfr_helpers.training import CachedFeatures, TrainConfig, fit
-from ckfr_helpers.training.step import LogitsAndLatents, checkpointed_blocks, gradients
+from ckfr_helpers.runtime import CkfrError, mix_seed
+from ckfr_helpers.training import CachedFeatures, ClassificationTask, TrainConfig, fit
+from ckfr_helpers.training.step import TaskNetwork, checkpointed_blocks, grad_checkpointing, gradients
 
-TREE = np.array([[0, 2, 4, 4], [2, 0, 4, 4], [4, 4, 0, 2], [4, 4, 2, 0]], dtype=np.float32)
+CLASSES = Hierarchy.from_nested({"thing": {"warm": ["red", "orange"], "cold": ["blue", "green"]}})
+TREE = CLASSES.distances("path")
 SEED = (3, 0, 5)
 
 
@@ -59,22 +62,31 @@ def batch(size: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
     return pictures, labels
 
 
-def one_step(model, alpha=20.0, parts=1, precision="32-true", compiled=False, data=None, **flags):
-    """Sums, gradients and buffers of one step under the flags given; the model given is left alone."""
+def ckfr(alpha=20.0) -> ClassificationTask:
+    return ClassificationTask(make_loss("ckfr", CLASSES, alpha=alpha, ell=1.2), CLASSES)
+
+
+def one_step(
+    model, alpha=20.0, parts=1, precision="32-true", compiled=False, data=None, seed=SEED, task=None,
+    checkpointed=False, **flags,
+):  # fmt: skip
+    """Losses, gradients and buffers of one step under the flags given; the model given is left alone."""
     model = copy.deepcopy(model)
     engine = {"precision": precision}
     if precision == "16-mixed":  # by name Fabric takes bf16 on a CPU; by hand it takes what is asked
         scaler = torch.amp.GradScaler("cpu", init_scale=256.0)
         engine = {"plugins": MixedPrecision(precision, "cpu", scaler)}
     fabric = Fabric(accelerator="cpu", devices=1, **engine)
-    network = LogitsAndLatents(model, **flags)
-    network = fabric.setup(torch.compile(network) if compiled else network)
-    loss = AlignedTripletLoss(alpha, 1.2, 0.1 * TREE)
-    sums = gradients(fabric, network, loss, *(data or batch()), parts=parts, seed=SEED)
+    task = task or ckfr(alpha)
+    network = TaskNetwork(model, task, **flags)
+    pictures, labels = data or batch()
+    with grad_checkpointing(model) if checkpointed else contextlib.nullcontext():
+        network = fabric.setup(torch.compile(network) if compiled else network)
+        losses = gradients(fabric, network, task, pictures, {"label": labels}, parts=parts, seed=seed)
     scaler = getattr(fabric.strategy.precision, "scaler", None)
     scale = scaler.get_scale() if scaler else 1.0
     found = {name: p.grad / scale for name, p in model.named_parameters() if p.grad is not None}
-    return sums, found, {name: b.clone() for name, b in model.named_buffers()}
+    return losses, found, {name: b.clone() for name, b in model.named_buffers()}
 
 
 def assert_same(ours, theirs, tolerance=2e-5):
@@ -99,17 +111,17 @@ def test_triplets_across_parts_are_what_the_second_pass_buys():
     model = build(norm=False, dropout=False)
     pictures, labels = batch()
     whole = one_step(model)[0]["metric"]
-    halves = sum(
-        one_step(model, data=(pictures[rows], labels[rows]))[0]["metric"]
-        for rows in (slice(0, 6), slice(6, 12))
+    halves = np.mean(
+        [
+            one_step(model, data=(pictures[rows], labels[rows]))[0]["metric"]
+            for rows in (slice(0, 6), slice(6, 12))
+        ]
     )
     assert abs(halves - whole) > 0.01 * whole
 
 
 def test_accumulation_with_dropout_and_batch_norm_against_one_graph_of_all_parts():
     """Both passes draw the same dropout, and running statistics count each part once."""
-    from ckfr_helpers.runtime import mix_seed
-
     model = build()
     pictures, labels = batch()
     reference = copy.deepcopy(model)
@@ -121,9 +133,9 @@ def test_accumulation_with_dropout_and_batch_norm_against_one_graph_of_all_parts
     entropy = nn.functional.cross_entropy(torch.cat(logits), labels)
     metric = AlignedTripletLoss(20, 1.2, 0.1 * TREE)(torch.cat(latents), labels)
     (entropy + metric).backward()
-    sums, found, buffers = one_step(model, parts=3)
-    assert sums["cross_entropy"] == pytest.approx(12 * entropy.item(), rel=1e-5)
-    assert sums["metric"] == pytest.approx(12 * metric.item(), rel=1e-5)
+    losses, found, buffers = one_step(model, parts=3)
+    assert losses["cross_entropy"] == pytest.approx(entropy.item(), rel=1e-5)
+    assert losses["metric"] == pytest.approx(metric.item(), rel=1e-5)
     assert_same(
         (found, buffers),
         ({n: p.grad for n, p in reference.named_parameters()}, dict(reference.named_buffers())),
@@ -142,7 +154,7 @@ def test_equal_parts_under_batch_norm_equal_the_plain_step_for_cross_entropy():
 def test_grad_checkpointing_changes_nothing_to_the_bit(frozen):
     """Dropout is drawn again as it was, and batch-norm statistics move once."""
     model = build().freeze(frozen)
-    plain, checkpointed = one_step(model), one_step(model, grad_checkpointing=True)
+    plain, checkpointed = one_step(model), one_step(model, checkpointed=True)
     assert plain[0] == checkpointed[0]
     for ours, theirs in zip(checkpointed[1:], plain[1:], strict=True):
         assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
@@ -151,16 +163,19 @@ def test_grad_checkpointing_changes_nothing_to_the_bit(frozen):
 def test_grad_checkpointing_keeps_less_for_the_way_back():
     kept = {}
     for flag in (False, True):
-        network, bytes_kept = LogitsAndLatents(build(), grad_checkpointing=flag), []
-        weights = {p.data_ptr() for p in network.parameters()}
+        model, bytes_kept = build(), []
+        weights = {p.data_ptr() for p in model.parameters()}
 
         def pack(tensor, bytes_kept=bytes_kept, weights=weights):
             if tensor.data_ptr() not in weights:
                 bytes_kept.append(tensor.numel() * tensor.element_size())
             return tensor
 
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            network(batch()[0])
+        with (
+            grad_checkpointing(model) if flag else contextlib.nullcontext(),
+            torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
+        ):
+            model(batch()[0])
         kept[flag] = sum(bytes_kept)
     assert kept[True] < kept[False] / 3
 
@@ -181,7 +196,7 @@ def test_blocks_are_the_networks_own():
 def test_channels_last_gives_the_same_numbers():
     model = build(dropout=False)  # dropout draws in the order of memory, which is another
     assert_same(one_step(model, channels_last=True), one_step(model))
-    network = LogitsAndLatents(build(), channels_last=True)
+    network = TaskNetwork(build(), ckfr(), channels_last=True)
     seen = []
     network.model.stages[0].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     network(batch()[0])
@@ -253,20 +268,19 @@ def test_a_batch_cannot_be_cut_into_more_parts_than_it_has_pictures():
 
 
 def test_grad_checkpointing_wants_a_model_in_stages():
-    with pytest.raises(CkfrError, match="needs a Classifier"):
-        LogitsAndLatents(nn.Linear(3, 2), grad_checkpointing=True)
+    with pytest.raises(CkfrError, match="needs a model with stages"), grad_checkpointing(nn.Linear(3, 2)):
+        pass
 
 
 # -- whole runs ----------------------------------------------------------------------------------------------
 
 
-def run(out=None, epochs=3, loss=None, model=None, **flags):
+def run(out=None, epochs=3, task=None, model=None, on_step=None, **flags):
     data = CachedFeatures(*batch(48), torch.arange(48))
     config = TrainConfig(epochs=epochs, lr=1e-2, batch_size=12, accelerator="cpu", **flags)
     model = model or build()
-    loss = loss or AlignedTripletLoss(5, 1.2, 0.1 * TREE)
     loaders = data.loader(12, True), data.loader(12, False)
-    return model, fit(model, loss, *loaders, config, out=out, progress=False)
+    return model, fit(model, task or ckfr(5), *loaders, config, out=out, progress=False)
 
 
 @pytest.mark.parametrize(
@@ -291,22 +305,22 @@ def test_every_flag_trains_and_goes_on_to_the_bit(flags, tmp_path):
     entropy = [row["train_cross_entropy"] for row in result.history]
     assert entropy[-1] < entropy[0]
 
-    from ckfr_helpers.training import loop
-
     class Killed(Exception):
         pass
 
-    def save_and_die(out, state, *rest):
-        kept(out, state, *rest)
-        if (state["epoch"], state["step"]) == (1, 2):
-            raise Killed
+    class Deadly(ClassificationTask):
+        """Its seventh step (the third of the second epoch) never comes: the second was saved."""
 
-    kept, loop._save = loop._save, save_and_die
-    try:
-        with pytest.raises(Killed):
-            run(tmp_path / "cut", save_every=2, **flags)
-    finally:
-        loop._save = kept
+        steps = 0
+
+        def losses(self, outputs, targets):
+            self.steps += 1
+            if self.steps == 7:
+                raise Killed
+            return super().losses(outputs, targets)
+
+    with pytest.raises(Killed):
+        run(tmp_path / "cut", task=Deadly(ckfr(5).objective, CLASSES), save_every=2, **flags)
     again, resumed = run(tmp_path / "cut", **flags)
     assert len(resumed.history) == 3
     for name, tensor in model.state_dict().items():
@@ -323,26 +337,49 @@ def test_grad_checkpointing_may_be_switched_on_half_way(tmp_path):
 
 
 class WithProxies(nn.Module):
-    """A loss with weights of its own and its own word on the logits."""
+    """A metric term with weights of its own."""
+
+    alpha = 1.0
 
     def __init__(self) -> None:
         super().__init__()
         self.proxies = nn.Parameter(torch.zeros(4, 8))
-        self.register_buffer("distances", torch.as_tensor(TREE), persistent=False)
 
     def forward(self, latents, labels):
         return (latents - self.proxies[labels]).square().sum(1).mean()
 
-    def classification(self, logits, labels):
-        return nn.functional.cross_entropy(logits, labels, label_smoothing=0.1)
-
 
 @pytest.mark.parametrize("accumulate", [1, 3])
-def test_a_loss_may_bring_its_own_weights_and_its_own_word_on_the_logits(tmp_path, accumulate):
-    loss = WithProxies()
-    _, result = run(tmp_path, loss=loss, accumulate=accumulate)
-    assert loss.proxies.abs().sum() > 0
+def test_a_tasks_own_weights_are_trained_and_kept(tmp_path, accumulate):
+    def task() -> ClassificationTask:
+        return ClassificationTask(
+            Objective(nn.CrossEntropyLoss(label_smoothing=0.1), WithProxies(), TREE), CLASSES
+        )
+
+    first, resumed = task(), task()
+    _, result = run(tmp_path, task=first, accumulate=accumulate)
+    proxies = first.objective.metric.proxies
+    assert proxies.abs().sum() > 0
     assert result.history[-1]["train_metric"] < result.history[0]["train_metric"]
-    resumed = WithProxies()
-    run(tmp_path, loss=resumed, accumulate=accumulate)
-    assert torch.equal(resumed.proxies, loss.proxies)
+    run(tmp_path, task=resumed, accumulate=accumulate)
+    assert torch.equal(resumed.objective.metric.proxies, proxies)
+
+
+@pytest.mark.parametrize("seed", [None, SEED])
+def test_dropout_anywhere_is_the_same_in_both_passes(seed):
+    """Without a seed too: the pull on each latent must meet the latent it was computed for."""
+    model = build(norm=False)
+    torch.manual_seed(5)
+    losses, found, _ = one_step(model, parts=2, seed=seed)
+    torch.manual_seed(5)
+    reference, latents, logits = copy.deepcopy(model), [], []
+    pictures, labels = batch()
+    for number, rows in enumerate((slice(0, 6), slice(6, 12))):
+        if seed is not None:
+            torch.manual_seed(mix_seed(*seed, *([number] if number else [])))
+        latents.append(reference.embed(pictures[rows]))
+        logits.append(reference.classify(latents[-1]))
+    expected = AlignedTripletLoss(20, 1.2, 0.1 * TREE)(torch.cat(latents), labels)
+    assert losses["metric"] == pytest.approx(expected.item(), rel=1e-5)
+    (expected + nn.functional.cross_entropy(torch.cat(logits), labels)).backward()
+    assert_same((found,), ({n: p.grad for n, p in reference.named_parameters()},))

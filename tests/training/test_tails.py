@@ -14,7 +14,7 @@ from ckfr_helpers.hierarchy import Hierarchy
 from ckfr_helpers.models import Classifier
 from ckfr_helpers.runtime import CkfrError
 from ckfr_helpers.teaching import lesson
-from ckfr_helpers.training import TailSettings, TrainConfig, cache_split, predict, tails, train_tail
+from ckfr_helpers.training import TrainConfig, cache_split, predict, tails, train_tail
 from ckfr_helpers.training.tails import new_tail, untrained_latents
 
 TREE = Hierarchy.from_nested({"thing": {"warm": ["red", "orange"], "cold": ["blue", "green"]}})
@@ -69,8 +69,9 @@ def features():
     }
 
 
-def fast(**changes) -> TailSettings:
-    return TailSettings(**{"epochs": 8, "lr": 1e-2, "batch_size": 8, **changes})
+def fast(**changes) -> TrainConfig:
+    base = {"model": "any", "freeze": STAGE, "alpha": 0.0, "epochs": 8, "lr": 1e-2, "batch_size": 8}
+    return TrainConfig(**{**base, "accelerator": "cpu", **changes})
 
 
 def test_cached_features_are_the_trunks_outputs_of_every_example(features):
@@ -102,7 +103,7 @@ def test_a_new_tail_is_pretrained_but_for_a_classifier_of_the_seeds():
 def test_training_one_tail_leaves_the_next_as_new(features):
     """Tails are copies: what one run learns is not where the next begins."""
     before = untrained_latents(features["test"], 4, model_name="any", stage=STAGE)
-    train_tail(features, Colours("test"), fast(epochs=1), model_name="any", stage=STAGE)
+    train_tail(features, TREE, fast(epochs=1))
     again = untrained_latents(features["test"], 4, model_name="any", stage=STAGE)
     np.testing.assert_array_equal(again, before)
     assert before.shape == (32, 8)
@@ -110,45 +111,37 @@ def test_training_one_tail_leaves_the_next_as_new(features):
 
 def test_a_tail_learns_and_its_record_agrees_with_itself(features):
     source = Colours("test")
-    run = train_tail(features, source, fast(), model_name="any", stage=STAGE)
+    run = train_tail(features, TREE, fast())
     accuracies = [row["val_top1"] for row in run.history]
     assert len(accuracies) == 8
     assert run.best_epoch == accuracies.index(max(accuracies)) + 1
-    assert run.val_scores["top1"] == pytest.approx(
+    assert run.scores["val"]["top1"] == pytest.approx(
         max(accuracies)
     )  # the best epoch's weights, not the last's
-    assert run.test_scores["top1"] > 0.6
-    assert run.test_scores["top1"] == (run.test.logits.argmax(1) == source.labels).mean()
+    assert run.scores["test"]["top1"] > 0.6
+    assert run.scores["test"]["top1"] == (run.seen["test"].logits.argmax(1) == source.labels).mean()
     again = predict(run.tail, features["test"].loader(8, train=False))
-    np.testing.assert_allclose(again.logits, run.test.logits, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(again.logits, run.seen["test"].logits, rtol=1e-5, atol=1e-6)
     heights = TREE.distances("lca_height")
-    wrong = run.test.logits.argmax(1) != source.labels
+    wrong = run.seen["test"].logits.argmax(1) != source.labels
     if wrong.any():
-        severity = heights[run.test.logits.argmax(1), source.labels][wrong].mean()
-        assert run.test_scores["mistake_severity"] == pytest.approx(severity)
+        severity = heights[run.seen["test"].logits.argmax(1), source.labels][wrong].mean()
+        assert run.scores["test"]["mistake_severity"] == pytest.approx(severity)
 
 
 def test_alpha_draws_latents_to_the_tree_from_the_same_start(features):
     settings = fast(alpha=20.0)
     assert settings.baseline() == dataclasses.replace(settings, alpha=0.0)
-    source = Colours("test")
-    ckfr, baseline = (
-        train_tail(features, source, asked, model_name="any", stage=STAGE)
-        for asked in (settings, settings.baseline())
-    )
+    ckfr, baseline = (train_tail(features, TREE, asked) for asked in (settings, settings.baseline()))
     assert baseline.history[0]["train_metric"] == 0 < ckfr.history[0]["train_metric"]
-    assert ckfr.test_scores["correlation"] > baseline.test_scores["correlation"]
+    assert ckfr.scores["test"]["correlation"] > baseline.scores["test"]["correlation"]
 
 
 def test_equal_settings_give_equal_tails(features):
-    source = Colours("test")
-    first, second = (
-        train_tail(features, source, fast(epochs=2, alpha=5.0), model_name="any", stage=STAGE)
-        for _ in range(2)
-    )
-    np.testing.assert_array_equal(first.test.logits, second.test.logits)
-    other = train_tail(features, source, fast(epochs=2, alpha=5.0, seed=1), model_name="any", stage=STAGE)
-    assert not np.array_equal(other.test.logits, first.test.logits)
+    first, second = (train_tail(features, TREE, fast(epochs=2, alpha=5.0)) for _ in range(2))
+    np.testing.assert_array_equal(first.seen["test"].logits, second.seen["test"].logits)
+    other = train_tail(features, TREE, fast(epochs=2, alpha=5.0, seed=1))
+    assert not np.array_equal(other.seen["test"].logits, first.seen["test"].logits)
 
 
 # -- the lesson ----------------------------------------------------------------------------------------------

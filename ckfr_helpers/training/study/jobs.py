@@ -29,7 +29,7 @@ from ckfr_helpers.training.config import TrainConfig
 from ckfr_helpers.training.evaluation import Predictions, predict, score
 from ckfr_helpers.training.run import make_fabric, open_split, split_loader, train
 from ckfr_helpers.training.study.config import Data, Study
-from ckfr_helpers.training.tails import TailSettings, cache_split, train_tail
+from ckfr_helpers.training.tails import cache_split, train_tail
 
 FORMAT = "ckfr-study-run-1"
 
@@ -168,13 +168,6 @@ class Job:
         }
 
 
-class _Classes(NamedTuple):
-    """What `train_tail` reads of a source, without opening one."""
-
-    hierarchy: Hierarchy
-    classes: tuple[str, ...]
-
-
 def cache(wanted: Features) -> str | Failure:
     """Send one split through the trunk and keep what comes out, or say why not."""
     return _guarded(wanted, _cache)
@@ -249,7 +242,7 @@ def _run(job: Job) -> dict[str, Any]:
 
 
 def _method(job: Job) -> dict[str, Any]:
-    """The loss, as `TailSettings` and `TrainConfig` both call it."""
+    """The loss, as `TrainConfig` calls it."""
     own = {name: job.parameters[name] for name in METHODS[job.method]}
     if job.method == "ckfr":
         extra = {name: value for name, value in job.parameters.items() if name not in own}
@@ -265,22 +258,17 @@ def _tail(job: Job) -> dict[str, Any]:
         split: CachedFeatures(some["features"], some["labels"], some["indices"])
         for split, some in content.items()
     }
-    settings = TailSettings(
-        **_method(job), epochs=job.epochs, lr=job.lr, batch_size=job.batch_size, seed=job.seed
-    )
-    made = train_tail(
-        features,
-        _Classes(hierarchy, hierarchy.classes),  # type: ignore[arg-type]
-        settings,
-        model_name=job.model,
-        stage=job.stage,
-    )
+    config = TrainConfig(
+        **_method(job), model=job.model, freeze=job.stage, epochs=job.epochs, lr=job.lr, lr_step=job.epochs,
+        batch_size=job.batch_size, seed=job.seed, accelerator="cpu",
+    )  # fmt: skip
+    made = train_tail(features, hierarchy, config)
     return {
         "best_epoch": made.best_epoch,
         "history": made.history,
-        "val": _recorded(made.val_scores),
-        "test": _recorded(made.test_scores),
-        "test_distance": _distances(made.test, hierarchy),
+        "val": _recorded(made.scores["val"]),
+        "test": _recorded(made.scores["test"]),
+        "test_distance": _distances(made.seen["test"], hierarchy),
         "test_groups": test["groups"],
     }
 
@@ -305,9 +293,8 @@ def _whole(job: Job) -> dict[str, Any]:
     hierarchy = source.hierarchy
     scores = {split: _recorded(score(seen, hierarchy)) for split, seen in found.items()}
     uncached = open_split(dataclasses.replace(made.config, cache=False), "test")
-    best = max(range(len(made.history)), key=lambda i: made.history[i]["val_top1"]) + 1
     return {
-        "best_epoch": best,
+        "best_epoch": made.best_epoch,
         "history": made.history,
         **scores,
         "test_distance": _distances(found["test"], hierarchy),
