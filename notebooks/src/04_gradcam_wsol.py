@@ -224,16 +224,14 @@ plots.quick_table(scores, ("top1", "energy", "pointing", "pxap")).round(3)
 # kind of place where its class stood in training, and in a foreign one. A network that reads the object answers the same.
 
 # %%
-usual, foreign = (
-    np.stack([lesson.scenes.scene(i, where)[0].numpy() for i in shown[1:5]]) for where in ("usual", "foreign")
-)
 grid = {}
-for place, kind in (("usual background", usual), ("foreign background", foreign)):
-    said = [[names[getattr(m, place.split()[0])[i]] for m in (baseline, ckfr)] for i in shown[1:5]]
-    grid[place] = [
-        photos.Tile(picture, f"baseline: {one}\nCKFR: {other}")
-        for picture, (one, other) in zip(kind, said, strict=True)
-    ]
+for where in ("usual", "foreign"):
+    grid[f"{where} background"] = []
+    for i in shown[1:5]:
+        answers = [getattr(model, where)[i] for model in (baseline, ckfr)]
+        said = [names[a] + (" ✓" if a == lesson.scenes.labels[i] else " ✗") for a in answers]
+        picture = lesson.scenes.scene(i, where)[0].numpy()
+        grid[f"{where} background"].append(photos.Tile(picture, f"baseline: {said[0]}\nCKFR: {said[1]}"))
 figure = photos.photo_grid(grid, captions[1:5], side=2.2)
 show(
     figure,
@@ -466,8 +464,10 @@ if energy(large[0], truth[0]) is None:
     print("Exercise 1 waits for you.")
 else:
     own = [energy(m, t) for m, t in zip(large, truth, strict=True)]
-    np.testing.assert_allclose(own, attention.energy_in_mask(large, truth), rtol=1e-4)
-    assert energy(-np.ones((4, 4)), np.eye(4, dtype=bool)) == 0
+    wanted = attention.energy_in_mask(large, truth)
+    assert np.allclose(own, wanted, rtol=1e-4), f"yours: {np.round(own, 3)}, the package's: {wanted.round(3)}"
+    nothing = energy(-np.ones((4, 4)), np.eye(4, dtype=bool))
+    assert nothing == 0, f"a map without positive mass points nowhere and scores 0, not {nothing}"
     print("Right:", [round(float(value), 2) for value in own])
 
 # %% [markdown]
@@ -538,7 +538,7 @@ else:
     print(
         f"centre {both[0]:.3f}, yours {both[1]:.3f}, the baseline network {baseline.scores['max_box_acc_v2']:.3f}"
     )
-    assert both[1] > both[0]
+    assert both[1] > both[0], "the round blob in the centre is still better"
 
 # %% [markdown]
 # <details>
