@@ -1,5 +1,6 @@
 """The aligned triplet loss, the losses to compare it with, and free points in the plane."""
 
+from ckfr_helpers.losses.demo import draw_triplets, three_view_loss
 from ckfr_helpers.losses.rivals import (
     BASELINE,
     METHODS,
@@ -15,11 +16,9 @@ from ckfr_helpers.losses.triplet import (
     AlignedTripletLoss,
     aligned_triplet_loss,
     check_alpha_and_ell,
-    draw_triplets,
     latent_distances,
     sampled_triplet_loss,
     standardise,
-    three_view_loss,
     triplet_terms,
 )
 

@@ -11,17 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ckfr_helpers.hierarchy.checks import check_distances
 from ckfr_helpers.hierarchy.tree import Hierarchy
+from ckfr_helpers.losses.demo import draw_triplets, released_line_loss
 from ckfr_helpers.losses.triplet import (
     aligned_triplet_loss,
     check_alpha_and_ell,
-    draw_triplets,
     latent_distances,
     sampled_triplet_loss,
     standardise,
-    triplet_terms,
 )
-from ckfr_helpers.runtime import CkfrError, one_thread
+from ckfr_helpers.runtime import CkfrError, check_number, one_thread
 
 FRAMES = 25  # how many moments of a run are kept for drawing trails
 
@@ -62,8 +62,7 @@ class Setting:
         if self.term not in ("aligned", "released"):
             raise CkfrError(f"term is {self.term!r}; expected 'aligned' or 'released'.")
         for name in ("dimensions", "per_class", "steps"):
-            if getattr(self, name) < 1:
-                raise CkfrError(f"{name} is {getattr(self, name)}; expected at least 1.")
+            check_number(name, getattr(self, name), 1, whole=True)
         if not self.cross_entropy and self.alpha == 0:
             raise CkfrError(
                 "alpha is 0 and there is no cross-entropy; expected one of the two to move points."
@@ -72,6 +71,8 @@ class Setting:
 
 class Alignment(NamedTuple):
     """How well latent distances follow knowledge distances, over all pairs of samples.
+
+    `metrics.latent_tree_correlation`, by which networks are compared, takes class means instead.
 
     Attributes:
         pearson: correlation over all pairs; NaN where one side is constant.
@@ -146,37 +147,8 @@ def _pearson(x: np.ndarray, y: np.ndarray) -> float:
     return float(np.corrcoef(x, y)[0, 1])
 
 
-def released_line_loss(latent: Tensor, knowledge: Tensor, triplets: Tensor | None = None) -> Tensor:
-    """The metric term as the released demo computes it: both knowledge distances are δ_ap.
-
-    The demo reads the third sample's label with the second sample's index. The term is then
-    δ_ap · |d_ap − d_an|, whatever class n has. Whether the paper's own runs had this line is unknown.
-
-    Args:
-        latent: (B, B) latent distances.
-        knowledge: (B, B) knowledge distances.
-        triplets: (T, 3) samples (anchor, p, n); every ordered triplet of distinct samples if None. That
-            takes O(B³) memory: it is for small B only.
-
-    Returns:
-        Scalar, without alpha; 0 where there is no triplet.
-    """
-    if triplets is not None:
-        if len(triplets) == 0:
-            return latent.sum() * 0
-        a, p, n = triplets.unbind(1)
-        return triplet_terms(latent[a, p], latent[a, n], knowledge[a, p], knowledge[a, p]).mean()
-    size = len(latent)
-    if size < 3:
-        return latent.sum() * 0
-    gaps = (latent[:, :, None] - latent[:, None, :]).abs()  # (B, B, B): anchor, p, n
-    other = 1 - torch.eye(size, dtype=latent.dtype, device=latent.device)
-    distinct = other[:, :, None] * other[:, None, :] * other
-    return (knowledge[:, :, None] * gaps * distinct).sum() / distinct.sum()
-
-
 def arrange(distances: np.ndarray, setting: Setting) -> Arrangement:
-    """Move free points until the loss is content, or the steps are over.
+    """Move free points by the loss, for as many steps as the setting says.
 
     Args:
         distances: (C, C) knowledge distances between classes, unscaled, 0 on the diagonal.
@@ -186,11 +158,9 @@ def arrange(distances: np.ndarray, setting: Setting) -> Arrangement:
         The arrangement; the same for the same setting on the same machine.
 
     Raises:
-        CkfrError: if ``distances`` is not a square of finite numbers, or there are fewer than 3 points.
+        CkfrError: if `check_distances` refuses ``distances``, or there are fewer than 3 points.
     """
-    matrix = np.asarray(distances, np.float32)
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not np.isfinite(matrix).all():
-        raise CkfrError(f"Distances have shape {matrix.shape}; expected a finite square (classes, classes).")
+    matrix = check_distances(distances).astype(np.float32)
     classes = len(matrix)
     labels = torch.arange(classes).repeat_interleave(setting.per_class)  # (B,)
     if len(labels) < 3:
@@ -264,7 +234,7 @@ def _term(setting: Setting, latent: Tensor, knowledge: Tensor, draws: torch.Gene
 
 
 def small_trees() -> dict[str, Hierarchy]:
-    """Three little trees to arrange points by: a balanced one, a lopsided one, and one that knows nothing."""
+    """Three little trees to arrange points by: balanced, lopsided, and flat (all distances equal)."""
     leaves = ["lion", "tiger", "robin", "owl", "frying pan", "wok", "bus", "tractor"]
     balanced = {
         "animal": {"cat": leaves[:2], "bird": leaves[2:4]},

@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ckfr_helpers.hierarchy.checks import check_distances
 from ckfr_helpers.hierarchy.tree import Hierarchy, Measure
 from ckfr_helpers.losses.triplet import AlignedTripletLoss
-from ckfr_helpers.runtime import CkfrError
+from ckfr_helpers.runtime import CkfrError, check_number
 
 BASELINE = "cross-entropy"
 
@@ -42,7 +43,8 @@ class SoftLabels(nn.Module):
 
     def __init__(self, hierarchy: Hierarchy, beta: float = 10.0) -> None:
         super().__init__()
-        self.beta = _number("beta", beta)
+        check_number("beta", beta, 0)
+        self.beta = float(beta)
         height = torch.from_numpy(hierarchy.distances("lca_height")).double()  # (K, K)
         targets = (-self.beta * height / height.max().clamp(min=1)).softmax(dim=1)
         self.register_buffer("targets", targets.float(), persistent=False)
@@ -82,7 +84,8 @@ class HierarchicalCrossEntropy(nn.Module):
         self, hierarchy: Hierarchy, alpha: float = 0.1, level: Literal["depth", "height"] = "depth"
     ) -> None:
         super().__init__()
-        self.alpha = _number("alpha", alpha)
+        check_number("alpha", alpha, 0)
+        self.alpha = float(alpha)
         if level not in ("depth", "height"):
             raise CkfrError(f"level is {level!r}; expected 'depth' or 'height'.")
         tree = _Branchings(hierarchy, hierarchy.depth if level == "depth" else hierarchy.height)
@@ -188,9 +191,9 @@ def _segment_logsumexp(values: Tensor, segment: Tensor, count: int) -> Tensor:
 class ProxyAnchor(nn.Module):
     """Proxy-Anchor beside the cross-entropy: one learnt point a class, latents drawn to their own.
 
-    A metric loss that knows the classes but not the tree: what it reaches, CKFR's tree is not needed for.
-    Of pytorch-metric-learning's proxy losses this one has no sampling and is a common reference; it is used
-    as it is. Source: Kim et al., "Proxy Anchor Loss for Deep Metric Learning" (CVPR 2020).
+    A metric loss that knows the classes but not the tree, so it shows what can be had without one.
+    It is pytorch-metric-learning's. Source: Kim et al., "Proxy Anchor Loss for Deep Metric Learning" (CVPR
+    2020).
 
     Args:
         classes: K.
@@ -221,14 +224,15 @@ class ProxyAnchor(nn.Module):
                 "The method proxy-anchor needs the package pytorch-metric-learning, which is not installed; "
                 "`pip install pytorch-metric-learning` brings it."
             ) from error
-        self.alpha = _number("weight", weight)
-        self.loss = ProxyAnchorLoss(
-            classes, embed_dim, margin=_number("margin", margin), alpha=_number("scale", scale, above=True)
-        )
+        check_number("weight", weight, 0)
+        check_number("margin", margin, 0)
+        check_number("scale", scale, 0, above=True)
+        check_number("proxy_rate", proxy_rate, 0, above=True)
+        self.alpha = float(weight)
+        self.loss = ProxyAnchorLoss(classes, embed_dim, margin=margin, alpha=scale)
         # Adam moves every parameter by about the learning rate, whatever the gradient's size: a proxy
         # stored divided by `proxy_rate` moves that much faster, in any loop, without a second optimiser.
-        factor = _number("proxy_rate", proxy_rate, above=True)
-        nn.utils.parametrize.register_parametrization(self.loss, "proxies", _Times(factor))
+        nn.utils.parametrize.register_parametrization(self.loss, "proxies", _Times(proxy_rate))
 
     def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
         """(B, D), (B,) -> scalar, already multiplied by ``weight``."""
@@ -358,7 +362,10 @@ def make_loss(
         1.0986
     """
     given = check_method(method, parameters)
-    distances = hierarchy.distances(measure) if knowledge is None else np.asarray(knowledge)
+    check_number("knowledge_scale", knowledge_scale, 0, above=True)
+    distances = (
+        hierarchy.distances(measure) if knowledge is None else check_distances(knowledge, hierarchy.classes)
+    )
     scaled = knowledge_scale * distances
     classification, metric = CrossEntropy(), None
     if method == "ckfr":
@@ -376,15 +383,6 @@ def make_loss(
 
 def _at_least_float(values: Tensor) -> Tensor:
     return values if values.dtype == torch.float64 else values.float()
-
-
-def _number(name: str, value: Any, above: bool = False) -> float:
-    right = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not right or not 0 <= value < float("inf") or (above and value == 0):
-        raise CkfrError(
-            f"{name} is {value!r}; expected {'a positive number' if above else 'zero or a positive number'}."
-        )
-    return float(value)
 
 
 def _check_batch(logits: Tensor, labels: Tensor, classes: int) -> None:

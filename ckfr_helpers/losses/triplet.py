@@ -13,10 +13,12 @@ exact sum over all triplets of a batch in O(B² log B) is this project's.
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from ckfr_helpers.runtime import CkfrError
+from ckfr_helpers.hierarchy.checks import check_distances
+from ckfr_helpers.runtime import CkfrError, check_number
 
 # How many matrix entries the exact loss works on at a time: bounds its extra memory to a few dozen MB.
 _CHUNK_ENTRIES = 2**20
@@ -63,8 +65,7 @@ def latent_distances(latents: Tensor, ell: float = 1.2, *, standardised: bool = 
     """
     if latents.ndim != 2:
         raise CkfrError(f"Latents have shape {tuple(latents.shape)}; expected (batch, features).")
-    if not ell > 0:
-        raise CkfrError(f"ell is {ell}; expected a positive exponent.")
+    check_number("ell", ell, 0, above=True)
     if latents.device.type == "mps":  # has no pdist; autograd follows there and back
         return latent_distances(latents.cpu(), ell, standardised=standardised).to("mps")
     with torch.autocast(latents.device.type, enabled=False):
@@ -172,6 +173,11 @@ def aligned_triplet_loss(latent: Tensor, knowledge: Tensor) -> Tensor:
 
     Raises:
         CkfrError: if the shapes are not two equal squares, or a distance is NaN or infinite.
+
+    Example:
+        >>> tree = torch.tensor([[0.0, 2, 3], [2, 0, 3], [3, 3, 0]])
+        >>> aligned_triplet_loss(5 * tree, tree)  # in proportion, so nothing is to be gained
+        tensor(0.)
     """
     _check_square(latent, knowledge)
     with torch.autocast(latent.device.type, enabled=False):
@@ -225,49 +231,10 @@ def sampled_triplet_loss(latent: Tensor, knowledge: Tensor, triplets: Tensor) ->
     return triplet_terms(latent[a, p], latent[a, n], knowledge[a, p], knowledge[a, n]).mean()
 
 
-def draw_triplets(size: int, generator: torch.Generator | None = None) -> Tensor:
-    """One triplet of distinct samples per anchor, drawn uniformly: (B, 3) integers, B ≥ 3."""
-    if size < 3:
-        raise CkfrError(f"A batch of {size} has no triplet of distinct samples; expected at least 3.")
-    # Rank the others at random for each anchor and keep the first two.
-    keys = torch.rand(size, size, generator=generator).fill_diagonal_(2.0)
-    others = keys.argsort(1)[:, :2]  # (B, 2)
-    return torch.cat([torch.arange(size)[:, None], others], dim=1)
-
-
-def three_view_loss(
-    views: tuple[Tensor, Tensor, Tensor], delta_12: Tensor, delta_13: Tensor, ell: float
-) -> Tensor:
-    """The original demo's metric term: three encoded batches, one triplet per position.
-
-    Each view is standardised on its own, and d compares position i of one view with position i of
-    another. Kept as the reference that the one-encoding form is measured against.
-
-    Args:
-        views: three (B, D) latents: anchors, second images, third images.
-        delta_12: (B,) knowledge distances between anchors and second images.
-        delta_13: (B,) likewise for third images.
-        ell: exponent of the latent distance.
-
-    Returns:
-        Scalar (without alpha).
-    """
-    first, second, third = (standardise(view) for view in views)
-    d_12 = (first - second).abs().pow(ell).mean(1)  # (B,)
-    d_13 = (first - third).abs().pow(ell).mean(1)
-    return triplet_terms(d_12, d_13, delta_12, delta_13).mean()
-
-
 def check_alpha_and_ell(alpha: float, ell: float) -> None:
-    """Refuse a weight or an exponent for which the loss has no meaning.
-
-    Raises:
-        CkfrError: for an alpha that is negative or infinite, or an ell that is not positive and finite.
-    """
-    if not 0 <= alpha < float("inf"):
-        raise CkfrError(f"alpha is {alpha}; expected zero or a positive number.")
-    if not 0 < ell < float("inf"):
-        raise CkfrError(f"ell is {ell}; expected a positive exponent.")
+    """Refuse a negative or infinite weight, and an exponent that is not positive and finite."""
+    check_number("alpha", alpha, 0)
+    check_number("ell", ell, 0, above=True)
 
 
 class AlignedTripletLoss(nn.Module):
@@ -279,8 +246,8 @@ class AlignedTripletLoss(nn.Module):
         distances: (C, C) knowledge distances between classes, from `Hierarchy.distances` or any source.
 
     Raises:
-        CkfrError: for a negative alpha, a non-positive ell, or distances that are not a square of finite,
-            non-negative numbers with a zero diagonal.
+        CkfrError: for a negative alpha, a non-positive ell, or distances that `check_distances` refuses: not
+            square, finite, non-negative and symmetric with a zero diagonal.
 
     Example:
         >>> import numpy as np
@@ -289,17 +256,12 @@ class AlignedTripletLoss(nn.Module):
         True
     """
 
-    def __init__(self, alpha: float, ell: float, distances) -> None:
+    def __init__(self, alpha: float, ell: float, distances: ArrayLike | Tensor) -> None:
         super().__init__()
         check_alpha_and_ell(alpha, ell)
-        matrix = torch.as_tensor(distances, dtype=torch.float32).clone()
-        _check_square(matrix, matrix)
-        if (matrix < 0).any():
-            a, b = (matrix < 0).nonzero()[0].tolist()
-            raise CkfrError(f"Classes {a} and {b} are {float(matrix[a, b])} apart; expected 0 or more.")
-        if matrix.diagonal().any():
-            label = int(matrix.diagonal().nonzero()[0])
-            raise CkfrError(f"Class {label} is {float(matrix[label, label])} away from itself; expected 0.")
+        if isinstance(distances, Tensor):
+            distances = distances.detach().cpu().numpy()
+        matrix = torch.tensor(check_distances(distances), dtype=torch.float32)
         self.alpha = float(alpha)
         self.ell = float(ell)
         self.register_buffer("distances", matrix, persistent=False)

@@ -236,13 +236,7 @@ TABLE = "parent,child,note\nthing,animal,\nthing,pan,x\nanimal,lion,\nanimal,rob
 def test_a_table_gives_the_tree_of_its_pairs(tmp_path):
     for encoding in ("utf-8", "utf-8-sig"):
         (tmp_path / "t.csv").write_text(TABLE + "\n cat , Löwe ,\nanimal,cat,\n", encoding=encoding)
-        pairs = [
-            ("thing", "pan"),
-            ("thing", "animal"),
-            ("animal", "lion"),
-            ("animal", "cat"),
-            ("cat", "Löwe"),
-        ]
+        pairs = [("thing", "pan"), ("thing", "animal"), ("animal", "lion"), ("animal", "cat")]
         classes = ["pan", "Löwe", "lion"]
         expected = Hierarchy.from_pairs([*pairs, ("cat", "Löwe")], classes)
         assert Hierarchy.from_csv(tmp_path / "t.csv", classes) == expected

@@ -191,9 +191,9 @@ def test_impossible_settings_are_named(options, message):
         Setting(**options)
 
 
-@pytest.mark.parametrize("matrix", [np.zeros((2, 3)), np.full((3, 3), np.nan)])
-def test_distances_must_be_a_finite_square(matrix):
-    with pytest.raises(CkfrError, match="finite square"):
+@pytest.mark.parametrize("matrix", [np.zeros((2, 3)), np.full((3, 3), np.nan), np.triu(np.ones((3, 3)), 1)])
+def test_distances_must_be_a_finite_symmetric_square(matrix):
+    with pytest.raises(CkfrError, match="expected"):
         arrange(matrix, Setting())
 
 
