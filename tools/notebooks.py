@@ -61,7 +61,7 @@ def tidy(output: NotebookNode) -> NotebookNode | None:
     if output.output_type == "stream" and output.name == "stderr":
         return None
     data = output.get("data", {})
-    if "application/vnd.jupyter.widget-view+json" in data:
+    if {"application/vnd.jupyter.widget-view+json", "application/javascript"} & set(data):
         return None
     return output
 

@@ -5,7 +5,7 @@ and ell can be felt. It is the smallest model in which the loss can move latents
 network has more freedom, and other numbers.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -157,24 +157,21 @@ def photo_latents(
     )  # fmt: skip
 
 
-def refit(
-    frozen: FrozenLatents, setting: RefitSetting, at_each_step: Callable[[], None] = lambda: None
-) -> Refit:
+def refit(frozen: FrozenLatents, setting: RefitSetting) -> Refit:
     """Fit a projection (D -> P) and a linear classifier (P -> C) to cross-entropy + alpha · metric term.
 
     Args:
         frozen: latents and classes.
         setting: loss and optimisation.
-        at_each_step: called before every step; may raise to end a fit that nobody wants any more.
 
     Returns:
         The fit, scored on the held-out samples; the same for the same setting on the same machine.
     """
     with one_thread():
-        return _fit(frozen, setting, at_each_step)
+        return _fit(frozen, setting)
 
 
-def _fit(frozen: FrozenLatents, setting: RefitSetting, at_each_step: Callable[[], None]) -> Refit:
+def _fit(frozen: FrozenLatents, setting: RefitSetting) -> Refit:
     samples, features = frozen.train.shape
     classes = len(frozen.hierarchy)
     train, held_out = _scaled(frozen)
@@ -191,7 +188,6 @@ def _fit(frozen: FrozenLatents, setting: RefitSetting, at_each_step: Callable[[]
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, setting.steps)
     batches = _batches(samples, min(setting.batch_size, samples), draws)
     for _ in range(setting.steps):
-        at_each_step()
         batch = next(batches)
         latents = train[batch] @ projection.T  # (B, P)
         total = nn.functional.cross_entropy(latents @ weight.T + bias, labels[batch])

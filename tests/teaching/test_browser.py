@@ -89,6 +89,10 @@ def test_the_panel_follows_mouse_and_keyboard(number, control):
         check_moved(panel, control, picture, numbers, before)
         assert value(panel, control) < before
         assert height(panel) == tall
+        # What a screen reader says of the handle: the control's name and its value, not the step's number.
+        handle = panel.handle(control)
+        assert handle.get_attribute("aria-label") == control
+        assert handle.get_attribute("aria-valuetext") == panel.readout(control)
 
         # Five moves at once: the last one counts, whatever was being computed.
         picture, numbers, before = panel.picture, panel.numbers, value(panel, control)

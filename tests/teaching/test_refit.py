@@ -18,7 +18,7 @@ from ckfr_helpers.runtime import CkfrError
 from ckfr_helpers.teaching.plots.refit import plane, refit_grid
 from ckfr_helpers.teaching.plots.style import png, use_style
 from ckfr_helpers.teaching.refit import FrozenLatents, RefitSetting, photo_latents, refit
-from ckfr_helpers.teaching.sliders import Superseded, refit_panel, refit_view
+from ckfr_helpers.teaching.sliders.refit import refit_panel, refit_view
 
 TREE = small_trees()["balanced"]
 
@@ -86,19 +86,6 @@ def test_the_held_out_split_has_no_say_in_the_fit(frozen):
     whole, part = (refit(each, RefitSetting(alpha=2, steps=20)) for each in (frozen, half))
     np.testing.assert_allclose(whole.logits[::2], part.logits, atol=1e-5)
     assert whole.train_accuracy == part.train_accuracy
-
-
-def test_a_fit_nobody_wants_ends_at_its_next_step(frozen):
-    steps = []
-
-    def stop() -> None:
-        steps.append(1)
-        if len(steps) == 4:
-            raise Superseded
-
-    with pytest.raises(Superseded):
-        refit(frozen, RefitSetting(steps=1000), stop)
-    assert len(steps) == 4
 
 
 def test_few_samples_are_one_batch(frozen):

@@ -3,7 +3,6 @@
 import inspect
 import io
 import threading
-import time
 
 import ipywidgets as widgets
 import matplotlib.pyplot as plt
@@ -13,7 +12,8 @@ from PIL import Image
 
 from ckfr_helpers.losses.arrangement import Setting, arrange, small_trees
 from ckfr_helpers.teaching.plots.style import use_style
-from ckfr_helpers.teaching.sliders import Panel, View, arrangement_panel, arrangement_view, give_way
+from ckfr_helpers.teaching.sliders import Panel, View, arrangement_panel
+from ckfr_helpers.teaching.sliders.arrangement import arrangement_view
 from ckfr_helpers.teaching.sliders.controls import alpha_slider, ell_slider, named
 
 TREES = small_trees()
@@ -104,12 +104,12 @@ def test_the_static_grid_comes_first_and_once(panel, monkeypatch, capsys):
     shown = []
     monkeypatch.setattr("ckfr_helpers.teaching.sliders.panel.display", shown.append)
     panel.show()
-    assert [type(item).__name__ for item in shown] == ["Image", "VBox"]
+    assert [type(item).__name__ for item in shown] == ["Image", "VBox", "Javascript"]
     assert "small maps" in shown[0].alt
     assert capsys.readouterr().out.count("alpha = ") == 4
     shown.clear()
     panel.show()
-    assert [type(item).__name__ for item in shown] == ["VBox"]
+    assert [type(item).__name__ for item in shown] == ["VBox", "Javascript"]
 
 
 class Broken(RuntimeError):
@@ -188,28 +188,6 @@ def test_moves_during_a_computation_do_not_wait_and_only_the_newest_is_computed(
     assert not [text for text in seen if "x is" in text and "x is 5" not in text]  # 1 was never shown
 
 
-def test_a_superseded_computation_ends_at_once_when_it_gives_way():
-    begun, finished = threading.Event(), []
-
-    def compute(x: int) -> View:
-        if x == 1:
-            begun.set()
-            for _ in range(3000):
-                time.sleep(0.01)
-                give_way()
-        finished.append(x)
-        return View(PIXEL, f"x is {x}", "a dot")
-
-    panel = dial(compute)
-    panel.controls["x"].value = 1
-    assert begun.wait(10)
-    panel.controls["x"].value = 2
-    panel.wait(timeout=10)  # the whole of x = 1 would take 30 s
-    assert finished == [0, 2]
-    assert panel.error is None
-    assert panel.view.numbers == "x is 2"
-
-
 def test_an_error_that_was_overtaken_is_not_shown():
     entered, go_on = threading.Event(), threading.Event()
 
@@ -227,10 +205,6 @@ def test_an_error_that_was_overtaken_is_not_shown():
     go_on.set()
     panel.wait(timeout=10)
     assert panel.view.numbers == "x is 2"
-
-
-def test_giving_way_outside_a_panel_does_nothing():
-    assert give_way() is None
 
 
 def test_a_panel_draws_no_figure_that_pyplot_knows(panel, monkeypatch):

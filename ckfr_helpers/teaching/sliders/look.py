@@ -9,7 +9,7 @@ from ckfr_helpers.attribution.cam import score_maps
 from ckfr_helpers.teaching.look_lesson import LookLesson
 from ckfr_helpers.teaching.plots.photos import map_tile, maps_on_pictures, photo_grid
 from ckfr_helpers.teaching.plots.style import jpeg
-from ckfr_helpers.teaching.sliders.controls import alpha_slider, on_release
+from ckfr_helpers.teaching.sliders.controls import alpha_slider, named
 from ckfr_helpers.teaching.sliders.panel import Panel, View
 
 GRID_THRESHOLDS = (0.2, 0.45, 0.7)
@@ -81,11 +81,9 @@ def look_panel(lesson: LookLesson, indices: Sequence[int], picture: int = 0) -> 
 
     wide = 70  # pixels, for the longest label
     controls = {
-        "threshold": widgets.FloatSlider(
-            value=0.45, min=0, max=0.95, step=0.05, **on_release("threshold", wide)
-        ),
+        "threshold": widgets.FloatSlider(value=0.45, min=0, max=0.95, step=0.05, **named("threshold", wide)),
         "blend": widgets.FloatSlider(
-            value=0.6, min=0, max=1, step=0.1, readout_format=".1f", **on_release("blend", wide)
+            value=0.6, min=0, max=1, step=0.1, readout_format=".1f", **named("blend", wide)
         ),
         "alpha": alpha_slider(list(maps), next(iter(maps)), wide),
     }

@@ -1,8 +1,8 @@
 """The panel: controls above a picture of fixed height, with at most one computation under way.
 
 A kernel handles its messages one after another, so a callback that computes holds up every later move of a
-slider. Here a move only notes what is wanted; one worker thread computes it. A newer move replaces the one
-that waits, and a computation that calls `give_way` ends at once when nobody wants it any more.
+slider. Here a move only notes what is wanted; one worker thread computes it, and leaves out every move that a
+newer one has overtaken before its turn came.
 """
 
 import base64
@@ -10,10 +10,24 @@ import html
 import threading
 import traceback
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import ipywidgets as widgets
-from IPython.display import Image, display
+from IPython.display import Image, Javascript, display
+
+# A slider's handle has no name for a screen reader, and tells the place of its step instead of the value.
+SPEAKING_HANDLES = """
+const tell = () => document.querySelectorAll('.ckfr-panel .widget-inline-hbox').forEach(row => {
+  const handle = row.querySelector('.noUi-handle'), readout = row.querySelector('.widget-readout');
+  if (!handle || !readout) return;
+  const said = {'aria-label': row.querySelector('.widget-label').textContent.trim(),
+                'aria-valuetext': readout.textContent.trim()};
+  for (const name in said) handle.setAttribute(name, said[name]);
+});
+new MutationObserver(tell).observe(document.body, {subtree: true, childList: true, characterData: true});
+tell();
+"""
 
 
 class View(NamedTuple):
@@ -23,33 +37,13 @@ class View(NamedTuple):
         picture: PNG, or JPEG for photographs.
         numbers: text of one or two lines, shown under the picture.
         alt: what the picture shows, for readers who cannot see it.
-        state: not shown; whatever the next computation wants to find in ``panel.view``, e.g. for a ghost.
+        state: not shown; whatever the next computation wants to find in ``panel.view``.
     """
 
     picture: bytes
     numbers: str
     alt: str
     state: Any = None
-
-
-class Superseded(Exception):
-    """Ends a computation whose result nobody waits for any more; see `give_way`."""
-
-
-_thread = threading.local()
-
-
-def give_way() -> None:
-    """Long computations call this now and then: it ends them when a control has moved on in the meantime.
-
-    Outside a panel it does nothing, so that a computing function can be called and tested alone.
-
-    Raises:
-        Superseded: to be let through.
-    """
-    superseded = getattr(_thread, "superseded", None)
-    if superseded is not None and superseded():
-        raise Superseded
 
 
 class Panel:
@@ -84,29 +78,18 @@ class Panel:
         self.view: View | None = None
         self.error: BaseException | None = None
         self._static_shown = False
-        self._lock = threading.RLock()
-        self._idle = threading.Condition(self._lock)
-        self._newest = 0  # how many views have been asked for
-        self._wanted: dict[str, Any] | None = None  # the one that waits
-        self._working = False
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="panel")
+        self._lock = threading.Lock()
+        self._moves = 0
+        self._newest: Future[None] = Future()
         self._picture = widgets.HTML(layout=widgets.Layout(height=f"{height + 10}px", overflow="auto"))
         self._numbers = widgets.HTML(layout=widgets.Layout(height="48px", overflow="auto"))
         for control in self.controls.values():
-            control.observe(self._changed, names="value")
-        self.widget = widgets.VBox(
-            [widgets.HBox(list(self.controls.values()), layout=widgets.Layout(flex_flow="row wrap")),
-             self._picture, self._numbers]
-        )  # fmt: skip
+            control.observe(self._moved, names="value")
+        row = widgets.HBox(list(self.controls.values()), layout=widgets.Layout(flex_flow="row wrap"))
+        self.widget = widgets.VBox([row, self._picture, self._numbers])
         self.widget.add_class("ckfr-panel")
-        self.refresh()
-
-    def refresh(self) -> None:
-        """Compute the view for the controls' present values anew, and wait until it is shown.
-
-        Raises:
-            Exception: as `wait`.
-        """
-        self._ask()
+        self._moved()
         self.wait()
 
     def wait(self, timeout: float | None = None) -> None:
@@ -119,11 +102,9 @@ class Panel:
             Exception: what ``compute`` raised for these values; the panel shows it too.
             TimeoutError: if it takes longer.
         """
-        with self._idle:
-            if not self._idle.wait_for(lambda: not self._working, timeout):
-                raise TimeoutError(f"The panel was still computing after {timeout:g} s.")
-            if self.error is not None:
-                raise self.error
+        self._newest.result(timeout)
+        if self.error is not None:
+            raise self.error
 
     def show_static(self) -> None:
         """Display the static grid."""
@@ -137,47 +118,35 @@ class Panel:
         if not self._static_shown:
             self.show_static()
         display(self.widget)
+        display(Javascript(SPEAKING_HANDLES))
 
-    def _changed(self, _change: object) -> None:
-        self._ask()
-
-    def _ask(self) -> None:
+    def _moved(self, _change: object = None) -> None:
         with self._lock:
-            self._newest += 1
-            self._wanted = {name: control.value for name, control in self.controls.items()}
+            self._moves += 1
+            values = {name: control.value for name, control in self.controls.items()}
             self._numbers.value = _status("computing …")
-            if not self._working:
-                self._working = True
-                threading.Thread(target=self._work, name="panel", daemon=True).start()
+            self._newest = self._worker.submit(self._update, self._moves, values)
 
-    def _work(self) -> None:
-        while True:
-            with self._lock:
-                if self._wanted is None:
-                    self._working = False
-                    self._idle.notify_all()
-                    return
-                number, values, self._wanted = self._newest, self._wanted, None
-            _thread.superseded = lambda number=number: number != self._newest
-            try:
-                view, error = View(*self.compute(**values)), None
-                picture, numbers = _picture(view), _status(view.numbers)
-            except BaseException as raised:  # a thread that dies would leave `wait` waiting
-                # Front ends swallow what a callback raises: show it here, and keep it for `wait`.
-                view, error = None, raised
-                text = "".join(traceback.format_exception(raised))
-                picture = f"<pre style='color:#a00'>{html.escape(text)}</pre>"
-                numbers = _status(f"{type(raised).__name__}: {raised}")
-            with self._lock:
-                if number == self._newest:
-                    self.view, self.error = view, error
-                    self._picture.value, self._numbers.value = picture, numbers
-
-
-def _picture(view: View) -> str:
-    data = base64.b64encode(view.picture).decode()
-    source = f"data:image/{_format(view.picture)};base64,{data}"
-    return f'<img src="{source}" alt="{html.escape(view.alt)}" style="max-width:100%">'
+    def _update(self, move: int, values: dict[str, Any]) -> None:
+        if move != self._moves:
+            return
+        view: View | None = None
+        error: BaseException | None = None
+        try:
+            view = View(*self.compute(**values))
+            source = f"data:image/{_format(view.picture)};base64,{base64.b64encode(view.picture).decode()}"
+            picture = f'<img src="{source}" alt="{html.escape(view.alt)}" style="max-width:100%">'
+            numbers = view.numbers
+        except Exception as raised:
+            # Front ends swallow what a callback raises: show it here, and keep it for `wait`.
+            error = raised
+            text = "".join(traceback.format_exception(raised))
+            picture = f"<pre style='color:#a00'>{html.escape(text)}</pre>"
+            numbers = f"{type(raised).__name__}: {raised}"
+        with self._lock:
+            if move == self._moves:
+                self.view, self.error = view, error
+                self._picture.value, self._numbers.value = picture, _status(numbers)
 
 
 def _format(picture: bytes) -> str:

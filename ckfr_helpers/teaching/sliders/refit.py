@@ -8,8 +8,8 @@ import ipywidgets as widgets
 from ckfr_helpers.teaching.plots import refit as refit_plots
 from ckfr_helpers.teaching.plots.style import png
 from ckfr_helpers.teaching.refit import FrozenLatents, Refit, RefitSetting, refit
-from ckfr_helpers.teaching.sliders.controls import alpha_slider, ell_slider, on_release
-from ckfr_helpers.teaching.sliders.panel import Panel, View, give_way
+from ckfr_helpers.teaching.sliders.controls import alpha_slider, ell_slider, named
+from ckfr_helpers.teaching.sliders.panel import Panel, View
 
 ALPHAS = (0, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 GRID_ALPHAS, GRID_ELLS = (0, 0.2, 2, 20), (0.8, 1.2, 2.0)
@@ -61,10 +61,10 @@ def refit_panel(frozen: FrozenLatents, **settings: Any) -> Panel:
 
     @lru_cache(maxsize=512)
     def fitted(alpha: float, ell: float, start: int) -> Refit:
-        return refit(frozen, RefitSetting(alpha=alpha, ell=ell, seed=start - 1, **settings), give_way)
+        return refit(frozen, RefitSetting(alpha=alpha, ell=ell, seed=start - 1, **settings))
 
     def compute(alpha: float, ell: float, start: int) -> View:
-        shown = panel[0].view if panel else None
+        shown = panel.view if panel else None
         fit = fitted(alpha, round(ell, 3), start)
         return refit_view(frozen, fit, shown.state if shown else None)
 
@@ -90,8 +90,8 @@ def refit_panel(frozen: FrozenLatents, **settings: Any) -> Panel:
     controls = {
         "alpha": alpha_slider(ALPHAS, 2),
         "ell": ell_slider(),
-        "start": widgets.IntSlider(value=1, min=1, max=STARTS, **on_release("start")),
+        "start": widgets.IntSlider(value=1, min=1, max=STARTS, **named("start")),
     }
-    panel: list[Panel] = []  # compute looks up what its own panel shows, once there is one
-    panel.append(Panel(compute, controls, static, height=490))
-    return panel[0]
+    panel: Panel | None = None  # compute looks up what its own panel shows, once there is one
+    panel = Panel(compute, controls, static, height=490)
+    return panel
