@@ -96,10 +96,11 @@ def _demo(options: argparse.Namespace) -> None:
 
 
 def _study(options: argparse.Namespace) -> None:
-    from ckfr_helpers.teaching.plots.study import study_figure
+    from ckfr_helpers.teaching.plots.study import differences
     from ckfr_helpers.teaching.plots.style import png, use_style
+    from ckfr_helpers.training.results import write_results
     from ckfr_helpers.training.study.config import load_study
-    from ckfr_helpers.training.study.run import failed, run_study, write_results
+    from ckfr_helpers.training.study.run import failed, run_study
 
     study = load_study(options.file)
     if options.root is not None:
@@ -109,20 +110,15 @@ def _study(options: argparse.Namespace) -> None:
         executor = dataclasses.replace(study.executor, kind="processes", processes=max(1, options.processes))
         study = dataclasses.replace(study, executor=executor)
     result = run_study(study, options.out, only_cache=options.only_cache, progress=not options.quiet)
-    if result.summary:
-        places = [
-            (result.folder / "results.csv", result.folder / "summary.json", result.folder / "figure.png")
-        ]
+    if len(result.results.table):
+        tables = [result.folder / "results.csv"]
         if options.results is not None:
-            stem = options.results / f"study_{study.name}"
-            places.append(tuple(stem.with_name(f"{stem.name}{end}") for end in (".csv", ".json", ".png")))
+            tables.append(options.results / f"study_{study.name}.csv")
+            write_results(result.results, tables[-1])
         use_style()
-        picture = png(study_figure(result.summary))
-        for table, summary, figure in places:
-            write_results(result, table, summary)
-            with atomic_path(figure) as path:
-                path.write_bytes(picture)
-        print(f"{len(result.table)} runs; table, summary and figure are in {places[-1][0].parent}")
+        with atomic_path(result.folder / "figure.png") as path:
+            path.write_bytes(png(differences([result.results], methods=None)))
+        print(f"Table, what is known of it, and a figure are in {result.folder}")
     error = failed(result)
     if error is not None:
         raise error
@@ -233,7 +229,7 @@ def _parser() -> argparse.ArgumentParser:
     study.add_argument("--root", type=Path, help="where the data of all its data sets lie")
     study.add_argument("--out", type=Path, help="folder for its runs (default: runs/study_NAME)")
     study.add_argument(
-        "--results", type=Path, help="folder for study_NAME.csv, .json and .png beside the ones in --out"
+        "--results", type=Path, help="folder for study_NAME.csv and .json beside the ones in --out"
     )
     study.add_argument("--processes", type=int, help="processes on this machine, whatever the file says")
     study.add_argument("--only-cache", action="store_true", help="stop when the trunk outputs are cached")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ckfr_helpers.training.study.config import SCORES
+from ckfr_helpers.training.results import Results, parse
 
 NAMES = {
     "top1": "top-1 accuracy",
@@ -12,39 +12,42 @@ NAMES = {
     "hdist@5": "hierarchical distance@5",
     "correlation": "latent–tree correlation",
 }
-#: The same under the column names of the committed study tables.
-STUDY_NAMES = {"alignment_pearson" if key == "correlation" else key: name for key, name in NAMES.items()}
-METHOD_NAMES = {
-    "ckfr": "CKFR",
-    "soft-labels": "soft labels",
-    "hxe": "HXE",
-    "proxy-anchor": "Proxy-Anchor",
+LOOK_NAMES = {
+    "top1": "top-1 accuracy",
+    "energy": "energy on the object",
+    "pointing": "pointing game",
+    "pxap": "PxAP",
+    "max_box_acc_v2": "MaxBoxAccV2",
+    "box_acc_fixed": "box accuracy, threshold from validation",
+    "gt_known": "GT-known (best threshold)",
+    "gt_known_fixed": "GT-known, threshold from validation",
+    "top1_loc_fixed": "Top-1 localisation, threshold from validation",
+    "usual": "accuracy on the usual background",
+    "foreign": "accuracy on a foreign background",
+    "drop": "usual − foreign",
 }
-HIGHER_IS_BETTER = (*(name for name, more in SCORES.items() if more), "alignment_pearson")
+METHOD_NAMES = {"ckfr": "CKFR", "soft-labels": "soft labels", "hxe": "HXE", "proxy-anchor": "Proxy-Anchor"}
 
 
-def method_title(method: str, chosen: Mapping[str, Any] | None = None) -> str:
+def score_title(score: str, short: bool = False) -> str:
+    """A score's name; the short one leaves out what stands behind a comma or in brackets."""
+    title = NAMES.get(score) or LOOK_NAMES.get(score, score)
+    return title.split(", threshold")[0].split(" (")[0] if short else title
+
+
+def method_title(method: str, chosen: Mapping[str, Any] | str = "") -> str:
     """A loss of a study, with the parameters that validation chose for it where they are given."""
-    own = [f"{k} {v:g}" for k, v in (chosen or {}).items() if k in ("alpha", "ell", "beta", "weight")]
+    values = parse(chosen) if isinstance(chosen, str) else chosen
+    own = [f"{k} {v:g}" for k, v in values.items() if k in ("alpha", "ell", "beta", "weight")]
     name = METHOD_NAMES.get(method, method)
     return f"{name} ({', '.join(own)})" if own else name
 
 
-def dataset_title(summary: Mapping[str, Any], label: str) -> str:
-    """A data set of a study: its label, with its name before it where the label alone does not say it.
-
-    Args:
-        summary: as `training.study.run_study` gives it.
-        label: a key of ``summary["results"]``.
-    """
-    name = next(data["name"] for data in summary["study"]["datasets"] if data["label"] == label)
+def dataset_title(results: Results, label: str) -> str:
+    """A data set of a study: its label, with its name before it where the label alone does not say it."""
+    name = next(data["name"] for data in results.about["study"]["datasets"] if data["label"] == label)
     said = _letters(name) in _letters(label)
     return label if said else f"{name}, {label}"
-
-
-def says_nothing(method: str, score: str) -> bool:
-    """CRM decides otherwise with the same network, so its scores of latents only repeat the baseline's."""
-    return method.endswith("CRM") and score.startswith("alignment")
 
 
 def _letters(text: str) -> str:

@@ -1,132 +1,94 @@
-"""Figures of studies: each loss against cross-entropy on test, and how CKFR's settings were chosen."""
+"""Figures of studies, all drawn from the long table of `training.results`."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ckfr_helpers.losses.rivals import BASELINE as PLAIN
-from ckfr_helpers.teaching.plots.names import HIGHER_IS_BETTER, method_title, says_nothing
-from ckfr_helpers.teaching.plots.names import STUDY_NAMES as NAMES
-from ckfr_helpers.teaching.plots.study_tables import Summary, each
-from ckfr_helpers.teaching.plots.style import BASELINE, CMAP, COLOURS, OURS
+from ckfr_helpers.metrics import Interval
+from ckfr_helpers.teaching.plots.names import dataset_title, method_title, score_title
+from ckfr_helpers.teaching.plots.style import BASELINE, CMAP, COLOURS, OURS, subplots
+from ckfr_helpers.training.results import CRM, Results, compare, more_is_better, parse
 
-SCORES = ("top1", "mistake_severity", "hdist@1", "alignment_pearson")
-
-
-def study_figure(summary: Mapping[str, Any], scores: Sequence[str] = SCORES) -> Figure:
-    """One row a data set: differences to cross-entropy on test, then the alpha × ell grid where there is one.
-
-    Args:
-        summary: from `training.study.run_study`, or read back from its ``summary.json``.
-        scores: which differences.
-    """
-    results = summary["results"]
-    by = summary["study"]["choose_by"]
-    grids = {label: grid_of(own["methods"], by) for label, own in results.items()}
-    with_grid = any(grid is not None for grid in grids.values())
-    columns = len(scores) + with_grid
-    figure, axes = plt.subplots(
-        max(1, len(results)),
-        columns,
-        figsize=(2.7 * columns + 1.2, 0.42 * _most_methods(results) * max(1, len(results)) + 1.7),
-        squeeze=False,
-        layout="constrained",
-    )
-    for row, (label, own) in zip(axes, results.items(), strict=False):
-        for axis, score in zip(row, scores, strict=False):
-            _differences(axis, own["methods"], score)
-            axis.set_title(NAMES.get(score, score))
-        row[0].set_ylabel(label)
-        for axis in row[1 : len(scores)]:
-            axis.set_yticklabels([])
-        if with_grid:
-            _grid(row[-1], grids[label], by)
-    seeds = len(summary["study"]["seeds"])
-    figure.suptitle(
-        f"Difference to cross-entropy on the test split: mean and 95 % interval over {seeds} seeds",
-        fontsize=11,
-        fontweight="bold",
-    )
-    return figure
+SCORES = ("top1", "mistake_severity", "hdist@1", "correlation")
+OTHERS = [COLOURS[name] for name in ("orange", "green", "purple", "red", "brown", "pink")]
 
 
 def differences(
-    summaries: Sequence[Summary],
-    methods: Sequence[str] = ("ckfr", f"{PLAIN} + CRM"),
-    scores: Sequence[str] = SCORES,
+    results: Sequence[Results], scores: Sequence[str] = SCORES, methods: Sequence[str] | None = ("ckfr", CRM)
 ) -> Figure:
     """Differences to cross-entropy on the test split: one panel a score, one line a data set.
 
+    Thick bars are 95 % intervals over seeds; a thin one below resamples photographs, where scenes show few.
+
     Args:
-        summaries: of studies whose `methods` all have these.
-        methods: one colour each, side by side.
+        results: of studies.
         scores: one panel each.
+        methods: one colour each, side by side; None for every method of the studies.
     """
-    found = list(each(summaries))
-    figure, axes = plt.subplots(1, len(scores), figsize=(11, 0.62 * len(found) + 1.6), sharey=True)
-    colours = (OURS, COLOURS["orange"], COLOURS["green"], COLOURS["purple"])
-    for axis, score in zip(axes, scores, strict=True):
-        for number, (method, colour) in enumerate(zip(methods, colours, strict=False)):
-            shift = 0.26 * (number - (len(methods) - 1) / 2)
-            for place, (_, own) in enumerate(found):
-                scored = own["methods"][method]["scores"]
-                if score not in scored or says_nothing(method, score):
-                    continue
-                told = scored[score]["difference"]
-                axis.plot([told["low"], told["high"]], [place + shift] * 2, color=colour)
-                axis.plot(told["mean"], place + shift, "o", color=colour, markersize=5)
+    told = compare(results, scores, methods)
+    told = told[told.method != PLAIN]
+    shown = list(dict.fromkeys(told.method))
+    lines = [(one, label) for one in results for label in one.datasets]
+    colours = dict(zip([m for m in shown if m != "ckfr"], OTHERS, strict=False)) | {"ckfr": OURS}
+    height = 0.3 * len(lines) * max(2, len(shown)) + 1.6
+    figure, axes = plt.subplots(1, len(scores), figsize=(11, height), sharey=True, squeeze=False)
+    for axis, score in zip(axes[0], scores, strict=True):
+        for place, (one, label) in enumerate(lines):
+            own = told[(told.study == one.name) & (told.dataset == label) & (told.score == score)]
+            for row in own.itertuples():
+                shift = (shown.index(row.method) - (len(shown) - 1) / 2) * 0.7 / len(shown)
+                _bar(axis, row.difference, place + shift, colours[row.method], 3)
+                _bar(axis, row.photographs_difference, place + shift + 0.16, colours[row.method], 1.2)
         axis.axvline(0, color=BASELINE, linewidth=1)
-        better = "more is better →" if score in HIGHER_IS_BETTER else "← less is better"
-        axis.set(title=NAMES.get(score, score), xlabel=better)
+        better = "more is better →" if more_is_better(score) else "← less is better"
+        axis.set(title=score_title(score, short=True), xlabel=better)
         axis.locator_params(axis="x", nbins=4)
-    axes[0].set_yticks(range(len(found)), [title for title, _ in found])
-    axes[0].set_ylim(len(found) - 0.5, -0.5)
+    axes[0, 0].set_yticks(range(len(lines)), [dataset_title(one, label) for one, label in lines])
+    axes[0, 0].set_ylim(len(lines) - 0.5, -0.5)
     handles = [
-        Line2D([], [], color=colour, marker="o", markersize=5, label=f"{method_title(method)} − {PLAIN}")
-        for method, colour in zip(methods, colours, strict=False)
+        Line2D([], [], color=colours[m], marker="o", markersize=5, label=f"{method_title(m)} − {PLAIN}")
+        for m in shown
     ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+    figure.legend(handles=handles, loc="outside upper center", ncols=min(4, len(handles)))
     return figure
 
 
-def choices(summaries: Sequence[Summary]) -> Figure:
+def choices(results: Sequence[Results]) -> Figure:
     """How CKFR's settings were chosen: validation score by alpha, one line an ell, one panel a data set.
 
-    The ring is the choice, the grey line cross-entropy. Settings that differ from the choice in more than
-    these two, in the learning rate say, are left out.
+    The ring is the choice, the grey line cross-entropy at its own.
     """
-    found = [(title, own, s["study"]["choose_by"]) for s in summaries for title, own in each([s])]
-    columns = len(found) if len(found) < 4 else 2 if len(found) == 4 else 3
-    rows = -(-len(found) // columns)
+    panels = [(one, label) for one in results for label in one.datasets if (label, "ckfr") in one.chosen]
+    columns = len(panels) if len(panels) < 4 else 2 if len(panels) == 4 else 3
+    rows = -(-len(panels) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(3.7 * columns, 2.5 * rows + 0.3), squeeze=False)
-    ells = sorted({one["ell"] for _, own, _ in found for one in own["methods"]["ckfr"]["validation"]})
+    grids = {one.name: one.validation(one.about["study"]["choose_by"]) for one in results}
+    ells = sorted({parse(text).get("ell", 1.2) for grid in grids.values() for text in grid.parameters})
     shades = dict(zip(ells, plt.get_cmap(CMAP)(np.linspace(0, 0.85, len(ells))), strict=True))
-    for axis, (title, own, by) in zip(axes.flat, found, strict=False):
-        chosen = own["methods"]["ckfr"]["chosen"]
-        rest = {name: value for name, value in chosen.items() if name not in ("alpha", "ell")}
-        tried = [one for one in own["methods"]["ckfr"]["validation"] if rest.items() <= one.items()]
-        alphas = sorted({one["alpha"] for one in tried})
-        for ell in sorted({one["ell"] for one in tried}):
-            line = sorted((alphas.index(one["alpha"]), one[by]) for one in tried if one["ell"] == ell)
-            axis.plot(*zip(*line, strict=True), "o-", color=shades[ell], markersize=4)
-        best = next(one for one in tried if one["alpha"] == chosen["alpha"] and one["ell"] == chosen["ell"])
-        axis.plot(alphas.index(best["alpha"]), best[by], "o", ms=14, mfc="none", mec="black")
-        plain = own["methods"][PLAIN]
-        level = next(one[by] for one in plain["validation"] if one["lr"] == plain["chosen"]["lr"])
-        axis.axhline(level, color=BASELINE, linestyle="--")
+    for axis, (one, label) in zip(axes.flat, panels, strict=False):
+        grid, by = grids[one.name].query("dataset == @label"), one.about["study"]["choose_by"]
+        own = grid[grid.method == "ckfr"].reset_index(drop=True)
+        own = own.join(pd.DataFrame([{"ell": 1.2} | parse(text) for text in own.parameters]))
+        alphas = sorted(own.alpha.unique())
+        for ell, line in own.groupby("ell"):
+            line = line.sort_values("alpha")
+            axis.plot([alphas.index(a) for a in line.alpha], line["mean"], "o-", color=shades[ell], markersize=4)
+        best = own[own.parameters == one.chosen[label, "ckfr"]].iloc[0]
+        axis.plot(alphas.index(best.alpha), best["mean"], "o", ms=14, mfc="none", mec="black")
+        plain = grid[(grid.method == PLAIN) & (grid.parameters == one.chosen[label, PLAIN])]
+        axis.axhline(plain["mean"].iloc[0], color=BASELINE, linestyle="--")
         axis.set_xticks(range(len(alphas)), [f"{alpha:g}" for alpha in alphas])
-        axis.set(title=title, xlabel="alpha")
+        axis.set(title=dataset_title(one, label), xlabel="alpha")
         axis.margins(x=0.1, y=0.15)
         if axis in axes[:, 0]:
-            axis.set_ylabel(f"{NAMES.get(by, by)}\non validation")
-    for axis in axes.flat[len(found) :]:
+            axis.set_ylabel(f"{score_title(by)}\non validation")
+    for axis in axes.flat[len(panels) :]:
         axis.set_visible(False)
     handles = [Line2D([], [], color=shades[ell], marker="o", label=f"ell = {ell:g}") for ell in ells]
     handles.append(Line2D([], [], color=BASELINE, linestyle="--", label=PLAIN))
@@ -134,69 +96,76 @@ def choices(summaries: Sequence[Summary]) -> Figure:
     return figure
 
 
-def alt_text(summary: Mapping[str, Any]) -> str:
-    """The figure in one sentence, for readers who cannot see it."""
-    parts = []
-    for label, own in summary["results"].items():
-        base = own["methods"][PLAIN]["scores"]["top1"]["mean"]["mean"]
-        told = [
-            f"{method} {100 * made['scores']['top1']['difference']['mean']:+.1f}"
-            for method, made in own["methods"].items()
-            if method != PLAIN
-        ]
-        parts.append(
-            f"{label}: top-1 of cross-entropy {100 * base:.1f} %, differences in points: {', '.join(told)}"
+def by_bias(
+    results: Results, scores: Sequence[str] = ("energy", "pointing", "gt_known_fixed", "drop")
+) -> Figure:
+    """How each score moves with the background bias of the training scenes; bars are 95 % intervals."""
+    labels = results.datasets
+    places = np.arange(len(labels))
+    figure, axes = subplots(1, len(scores), figsize=(2.75 * len(scores), 3.2), squeeze=False)
+    free = {
+        "energy": ("uniform map", "energy"), "pointing": ("random point", "pointing"),
+        "gt_known_fixed": ("centre map", "gt_known"),
+    }  # fmt: skip
+    for axis, score in zip(axes[0], scores, strict=True):
+        for shift, method, colour in ((-0.06, PLAIN, BASELINE), (0.06, "ckfr", OURS)):
+            found = [results.mean(label, method, score) for label in labels]
+            _line(axis, places + shift, found, colour, method_title(method))
+        if score in free:
+            name, own = free[score]
+            level = results.level(labels[0], name, own)
+            axis.axhline(level, color="black", linestyle=":", linewidth=1)
+            axis.text(len(labels) - 1, level, f"{name} ", ha="right", va="bottom", fontsize=9)
+        axis.set_xticks(places, [label.removeprefix("bias ") for label in labels])
+        axis.set(title=score_title(score, short=True), xlabel="background bias", xlim=(-0.3, len(labels) - 0.7))
+        axis.margins(y=0.15)
+    axes[0, 0].legend()
+    return figure
+
+
+def by_alpha(results: Sequence[Results], scores: Sequence[str]) -> Figure:
+    """Paired difference to cross-entropy at every alpha tried, with 95 % intervals over seeds."""
+    figure, axes = subplots(1, len(scores), figsize=(2.75 * len(scores), 3.3), squeeze=False)
+    palette = [COLOURS[name] for name in ("sky", "blue", "purple", "orange", "green")]
+    lines = [(one, label) for one in results for label in one.datasets]
+    for axis, score in zip(axes[0], scores, strict=True):
+        for number, (one, label) in enumerate(lines):
+            tried = one.validation(one.about["study"]["choose_by"])
+            settings = tried[(tried.dataset == label) & (tried.method == "ckfr")].parameters
+            found = {
+                parse(text)["alpha"]: one.difference(label, "ckfr", score, parameters=text)
+                for text in settings
+            }
+            alphas = np.array(sorted(alpha for alpha, told in found.items() if told is not None))
+            if len(alphas):  # side by side, not on top of each other
+                places = alphas * (1 + 0.06 * (number - 1.5))
+                _line(axis, places, [found[a] for a in alphas], palette[number % 5], dataset_title(one, label))
+        axis.axhline(0, color="black", linewidth=1)
+        axis.set_xscale("log")
+        axis.set_xticks([1, 5, 20, 80, 320], ["1", "5", "20", "80", "320"])
+        axis.minorticks_off()
+        better = "more is better" if more_is_better(score) else "less is better"
+        axis.set(title=score_title(score, short=True), xlabel=f"alpha ({better})")
+    axes[0, 0].set_ylabel("difference to cross-entropy")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.set_layout_engine("constrained")
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
+    return figure
+
+
+def _bar(axis: Axes, told: Interval | None, height: float, colour: tuple, width: float) -> None:
+    if told is not None:
+        axis.plot([told.low, told.high], [height, height], color=colour, linewidth=width)
+        axis.plot(told.mean, height, "o", color=colour, markersize=2.5 + width)
+
+
+def _line(
+    axis: Axes, places: np.ndarray, found: Sequence[Interval | None], colour: tuple, label: str
+) -> None:
+    told = [one for one in found if one is not None]
+    means = [one.mean for one in told]
+    reach = [[one.mean - one.low for one in told], [one.high - one.mean for one in told]]
+    if told:
+        axis.errorbar(
+            places[: len(told)], means, yerr=reach, fmt="o-", color=colour, capsize=3, markersize=4, label=label
         )
-    return (
-        "Differences of each method to cross-entropy on the test split, with 95 % intervals. "
-        + "; ".join(parts)
-        + "."
-    )
-
-
-def grid_of(methods: Mapping[str, Any], by: str) -> pd.DataFrame | None:
-    """CKFR's validation score, alpha in rows and ell in columns; None without two of each.
-
-    Where the grid has more dimensions (a learning rate, a measure), each cell is the best over them.
-    """
-    tried = pd.DataFrame(methods.get("ckfr", {}).get("validation", []))
-    if tried.empty or tried["alpha"].nunique() < 2 or tried["ell"].nunique() < 2:
-        return None
-    how = "max" if by in HIGHER_IS_BETTER else "min"
-    return tried.pivot_table(index="alpha", columns="ell", values=by, aggfunc=how)
-
-
-def _differences(axis: Axes, methods: Mapping[str, Any], score: str) -> None:
-    names = [method for method in methods if method != PLAIN]
-    for place, method in enumerate(names):
-        found = methods[method]["scores"].get(score)
-        if found is None:
-            continue
-        difference = found["difference"]
-        colour = OURS if method == "ckfr" else COLOURS["orange"]
-        if difference["low"] is not None and not np.isnan(difference["low"]):
-            axis.plot([difference["low"], difference["high"]], [place, place], color=colour)
-        axis.plot(difference["mean"], place, "o", color=colour, markersize=5)
-    axis.axvline(0, color=BASELINE, linewidth=1)
-    axis.set_yticks(range(len(names)), [method_title(name) for name in names])
-    axis.set_ylim(len(names) - 0.5, -0.5)
-    axis.locator_params(axis="x", nbins=4)
-    axis.set_xlabel("better →" if score in HIGHER_IS_BETTER else "← better")
-
-
-def _grid(axis: Axes, grid: pd.DataFrame | None, by: str) -> None:
-    if grid is None:
-        axis.set_axis_off()
-        return
-    better_up = by in HIGHER_IS_BETTER
-    sns.heatmap(
-        grid, ax=axis, cmap=CMAP if better_up else f"{CMAP}_r", annot=True, fmt=".4g", cbar=False,
-        annot_kws={"fontsize": 8},
-    )  # fmt: skip
-    axis.set_xticklabels([f"{ell:g}" for ell in grid.columns])
-    axis.set_yticklabels([f"{alpha:g}" for alpha in grid.index], rotation=0)
-    axis.set_title(f"CKFR: {NAMES.get(by, by)}\non validation (bright: better)")
-
-
-def _most_methods(results: Mapping[str, Any]) -> int:
-    return max([len(own["methods"]) for own in results.values()], default=1) + 2

@@ -1,111 +1,138 @@
-"""Tables of studies: what was chosen, what it brought, and whether that can be told apart from chance.
+"""Tables of studies: what was chosen, what it brought, and whether its interval includes zero."""
 
-Every function takes summaries as `training.study.run_study` gives them, or as they are read back from the
-committed files with `runtime.load_result`.
-"""
-
-from collections.abc import Iterator, Mapping, Sequence
-from math import isnan
-from typing import Any
+from collections.abc import Sequence
 
 import pandas as pd
 
-from ckfr_helpers import metrics
 from ckfr_helpers.losses.rivals import BASELINE
+from ckfr_helpers.metrics import Interval
 from ckfr_helpers.teaching.plots.names import (
-    HIGHER_IS_BETTER,
+    LOOK_NAMES,
+    NAMES,
     dataset_title,
     method_title,
-    says_nothing,
+    score_title,
 )
-from ckfr_helpers.teaching.plots.names import STUDY_NAMES as NAMES
-
-Summary = Mapping[str, Any]
+from ckfr_helpers.training.results import Results, chance, compare, verdict
 
 
-def each(summaries: Sequence[Summary]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Every data set of every study: its title and its results."""
-    for summary in summaries:
-        for label, own in summary["results"].items():
-            yield dataset_title(summary, label), own
-
-
-def losses(summaries: Sequence[Summary], scores: Sequence[str] = tuple(NAMES)) -> pd.DataFrame:
+def losses(results: Sequence[Results], scores: Sequence[str] = tuple(NAMES)) -> pd.DataFrame:
     """Cross-entropy's test means, and every other loss's difference to it, paired on seeds.
 
     A star marks a 95 % interval without zero.
     """
-    rows = {}
-    for title, own in each(summaries):
-        for method, made in own["methods"].items():
-            found = {}
-            for score in scores:
-                if score not in made["scores"] or says_nothing(method, score):
-                    continue
-                if method == BASELINE:
-                    found[NAMES[score]] = f"{made['scores'][score]['mean']['mean']:.3f}"
-                    continue
-                difference = metrics.Interval(**made["scores"][score]["difference"])
-                half = difference.high - difference.mean
-                star = " *" if difference.excludes_zero else ""
-                found[NAMES[score]] = f"{difference.mean:+.3f}" + (
-                    "" if isnan(half) else f" ± {half:.3f}{star}"
-                )
-            rows[title, method_title(method, made["chosen"])] = found
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for row in _told(results, scores).itertuples():
+        told = row.mean if row.method == BASELINE else row.difference
+        if told is None:
+            continue
+        text = f"{told.mean:.3f}"
+        if row.method != BASELINE:
+            half = "" if told.n < 2 else f" ± {told.high - told.mean:.3f}"
+            text = f"{told.mean:+.3f}{half}{' *' if told.excludes_zero else ''}"
+        rows.setdefault((row.title, method_title(row.method, row.parameters)), {})[score_title(row.score)] = text
     return pd.DataFrame(rows).T.fillna("")
 
 
 def verdicts(
-    summaries: Sequence[Summary], method: str = "ckfr", scores: Sequence[str] = tuple(NAMES)
+    results: Sequence[Results], method: str = "ckfr", scores: Sequence[str] = tuple(NAMES)
 ) -> pd.DataFrame:
-    """What the intervals say of one loss: better, worse or not told apart; and against the free CRM too."""
+    """What the intervals say of one loss: better, worse or that they include zero; also against the free CRM."""
     rows: dict[str, dict[str, str]] = {}
-    for title, own in each(summaries):
-        found = own["methods"][method]["scores"]
-        rows[title] = {NAMES[score]: _verdict(found, score, "difference") for score in scores}
-        rows[title] |= {
-            f"{NAMES[score]}, against CRM": _verdict(found, score, "over_crm")
-            for score in ("mistake_severity", "hdist@1")
-        }
+    for row in _told(results, scores, [method]).itertuples():
+        own = rows.setdefault(row.title, {})
+        own[score_title(row.score)] = verdict(row.difference, row.score)
+        if row.score in ("mistake_severity", "hdist@1"):
+            own[f"{score_title(row.score)}, against CRM"] = verdict(row.against_crm, row.score)
     return pd.DataFrame(rows).T
+
+
+def by_chance(results: Sequence[Results], scores: Sequence[str], methods: Sequence[str] | None = None) -> str:
+    """One sentence: how many intervals stand side by side, and how many would exclude zero by chance."""
+    told = _told(results, scores, methods)
+    return chance_sentence([*told.difference, *told.photographs_difference])
+
+
+def chance_sentence(intervals: Sequence[Interval | None]) -> str:
+    """Of these intervals: how many there are, how many exclude zero, how many would by chance alone."""
+    found = chance(intervals)
+    return (
+        f"{found['intervals']} intervals at 95 % stand here; {found['exclude_zero']} exclude zero. "
+        f"If there were no difference at all, about {found['by_chance']:.0f} would, by chance."
+    )
 
 
 def four_ways(
-    summaries: Sequence[Summary], method: str = "ckfr", scores: Sequence[str] = ("hdist@1", "hdist@5")
+    results: Sequence[Results], method: str = "ckfr", scores: Sequence[str] = ("hdist@1", "hdist@5")
 ) -> pd.DataFrame:
     """Test means of four ways to answer: cross-entropy and one loss, each without CRM and with it."""
-    rows = {}
-    for title, own in each(summaries):
-        for score in scores:
-            rows[title, NAMES[score]] = {
-                f"{name}{suffix}": own["methods"][one]["scores"][prefix + score]["mean"]["mean"]
-                for prefix, suffix in (("", ""), ("crm_", " + CRM"))
-                for one, name in ((BASELINE, BASELINE), (method, method_title(method)))
-                if prefix + score in own["methods"][one]["scores"]
-            }
+    rows: dict[tuple[str, str], dict[str, float]] = {}
+    for one in results:
+        for label in one.datasets:
+            for score in scores:
+                for prefix, suffix in (("", ""), ("crm_", " + CRM")):
+                    for name in (BASELINE, method):
+                        told = one.mean(label, name, prefix + score)
+                        if told is not None:
+                            own = rows.setdefault((dataset_title(one, label), score_title(score)), {})
+                            own[method_title(name) + suffix] = told.mean
     return pd.DataFrame(rows).T
 
 
-def over_photographs(summaries: Sequence[Summary], method: str = "ckfr") -> pd.DataFrame:
-    """Top-1 accuracy with intervals from resampling photographs, where scenes show the same few again."""
-    rows = {}
-    for title, own in each(summaries):
-        if "photographs" not in own:
+def over_photographs(
+    results: Sequence[Results], scores: Sequence[str] = ("top1",), method: str = "ckfr"
+) -> pd.DataFrame:
+    """Scores with intervals from resampling photographs, where scenes show the same few again and again."""
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for row in _told(results, scores, [BASELINE, method]).itertuples():
+        if row.photographs is None:
             continue
-        base, ours = (own["methods"][one]["top1_over_photographs"] for one in (BASELINE, method))
-        rows[title] = {
-            BASELINE: f"{metrics.Interval(**base['mean']):.3f}",
-            method_title(method): f"{metrics.Interval(**ours['mean']):.3f}",
-            "difference": f"{metrics.Interval(**ours['difference']):+.3f}",
-            "photographs": own["photographs"],
-        }
+        own = rows.setdefault((row.title, score_title(row.score)), {})
+        own[method_title(row.method)] = f"{row.photographs:.3f}"
+        if row.photographs_difference is not None:
+            own["difference"] = f"{row.photographs_difference:+.3f}"
+            own["photographs"] = str(row.photographs.n)
     return pd.DataFrame(rows).T
 
 
-def _verdict(scores: Mapping[str, Any], score: str, which: str) -> str:
-    if which not in scores.get(score, {}):
-        return "not defined"  # a severity without a single mistake, say
-    difference = metrics.Interval(**scores[score][which])
-    if not difference.excludes_zero:
-        return "not told apart"
-    return "better" if (difference.mean > 0) == (score in HIGHER_IS_BETTER) else "worse"
+def look_table(results: Results, scores: Sequence[str] = tuple(LOOK_NAMES)) -> pd.DataFrame:
+    """Means over seeds with 95 % intervals, the paired difference, and its interval over photographs."""
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for row in _told([results], scores, [BASELINE, "ckfr"]).itertuples():
+        if row.mean is None:
+            continue
+        own = rows.setdefault((row.dataset, score_title(row.score)), {})
+        own[method_title(row.method)] = f"{row.mean:.3f}"
+        for column, told in (
+            ("difference over seeds", row.difference),
+            ("difference over photographs", row.photographs_difference),
+        ):
+            own[column] = "" if told is None else f"{told:+.3f}"
+    return pd.DataFrame(rows).T
+
+
+def free_table(results: Sequence[Results]) -> pd.DataFrame:
+    """Look scores that need no training, one column a study, and means before and after training.
+
+    Of several data sets the first is taken: the test pictures are the same for all.
+    """
+    methods = ("uniform map", "random point", "centre map", "whole picture", "untrained", BASELINE)
+    columns: dict[str, dict[tuple[str, str], float]] = {}
+    for one in results:
+        for score in ("energy", "pointing", "max_box_acc_v2", "gt_known"):
+            for method in methods:
+                value = one.level(one.datasets[0], method, score)
+                if value is not None:
+                    columns.setdefault(one.name, {})[score_title(score, short=True), method] = value
+    return pd.DataFrame(columns)
+
+
+def _told(
+    results: Sequence[Results], scores: Sequence[str], methods: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """`compare`, with each data set's title beside."""
+    titles = {(one.name, label): dataset_title(one, label) for one in results for label in one.datasets}
+    told = compare(results, scores, methods)
+    return told.assign(title=[titles[key] for key in zip(told.study, told.dataset, strict=True)])
+
+

@@ -107,6 +107,7 @@ class Study:
             method's own grid.
         lr_by, choose_by: the validation score that the baseline's rate, and a method's parameters, are
             chosen by.
+        choose_over: "each" data set chooses for itself, or "all" together, by their mean.
         measure: tree distance that latents are compared with in the alignment scores, for every method.
         train: with stage 0 only: further settings of `TrainConfig`.
         executor: where to compute.
@@ -124,6 +125,7 @@ class Study:
     lr_for: str = "baseline"
     lr_by: str = "top1"
     choose_by: str = "hdist@1"
+    choose_over: str = "each"
     measure: str = "path"
     train: dict[str, Any] = field(default_factory=dict)
     executor: Executor = field(default_factory=lambda: Executor(processes=max(1, num_workers())))
@@ -133,6 +135,29 @@ class Study:
         given = self.methods[method]
         combined = [dict(zip(given, values, strict=True)) for values in itertools.product(*given.values())]
         return [{**_defaults(method), **some} for some in combined]
+
+    def asked(self) -> dict[str, Any]:
+        """The study as its file says it, without where things lie and what computes them."""
+        values = dataclasses.asdict(self)
+        del values["executor"]
+        for data in values["datasets"]:
+            data["root"] = None if data["root"] is None else data["root"].rsplit("/", 1)[-1]
+        return values
+
+    def how(self) -> dict[str, str]:
+        """The rules of choice in words, for the result file."""
+        over = " and data sets" if self.choose_over == "all" else ""
+        rate = f"{self.lr_by} of {BASELINE} on validation, mean over seeds{over}, for all methods"
+        each = f"{self.choose_by} on validation, mean over seeds{over}"
+        return {
+            "learning rate": rate if self.lr_for == "baseline" else f"{each}, for each method",
+            "parameters": each,
+            "epoch": "top1 on validation, in each run",
+            "intervals": "95 %, Student's t over seeds; differences paired on seeds",
+            "severity unit": "height of the lowest common ancestor",
+            "correlation": "Pearson, over pairs of class means of the split, latent distance with ell 1.2 "
+            "against path length in the tree",
+        }
 
 
 def load_study(path: str | Path) -> Study:
@@ -159,7 +184,7 @@ def study_from(values: Any, source: str = "the study", base: Path | None = None)
     check = {
         "name": _text, "datasets": _any, "model": _text, "stage": _stage, "epochs": _count,
         "batch_size": _count, "seeds": _seeds, "lr": _rates, "lr_for": _one_of("baseline", "each"),
-        "lr_by": _one_of(*SCORES), "choose_by": _one_of(*SCORES), "measure": _one_of(*MEASURES),
+        "lr_by": _one_of(*SCORES), "choose_by": _one_of(*SCORES), "choose_over": _one_of("each", "all"), "measure": _one_of(*MEASURES),
         "methods": _any, "train": _mapping, "executor": _any,
     }  # fmt: skip
     given = _section(values, source, check, required=("name", "datasets", "methods"))

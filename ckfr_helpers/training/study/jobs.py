@@ -23,10 +23,11 @@ from ckfr_helpers.datasets.subset import balanced
 from ckfr_helpers.hierarchy.tree import Hierarchy
 from ckfr_helpers.losses.rivals import METHODS
 from ckfr_helpers.models.classifier import build_model
-from ckfr_helpers.runtime import CkfrError, atomic_path
+from ckfr_helpers.runtime import CkfrError, atomic_path, environment
 from ckfr_helpers.training.cached import CachedFeatures
 from ckfr_helpers.training.config import TrainConfig
 from ckfr_helpers.training.evaluation import Predictions, predict, score
+from ckfr_helpers.training.results import SCORES
 from ckfr_helpers.training.run import make_fabric, open_split, split_loader, train
 from ckfr_helpers.training.study.config import Data, Study
 from ckfr_helpers.training.tails import cache_split, train_tail
@@ -233,12 +234,20 @@ def _run(job: Job) -> dict[str, Any]:
     began, computed = time.perf_counter(), time.process_time()
     record = {"format": FORMAT, "name": job.name, "settings": job.settings}
     record |= _tail(job) if job.stage else _whole(job)
+    record |= {split: _kept(record[split]) for split in ("val", "test")} | {"environment": environment()}
     record["seconds"] = round(time.perf_counter() - began, 2)
     record["cpu_seconds"] = round(time.process_time() - computed, 2)  # what counts on a shared machine
     with atomic_path(job.path) as path:
         path.write_text(json.dumps(record))
     # As it will be read: numbers, lists and names, and the same whether computed now or earlier.
     return json.loads(json.dumps(record))
+
+
+def _kept(scores: dict[str, float]) -> dict[str, float]:
+    """What the table holds, under its names."""
+    renamed = {"alignment_class_pearson": "correlation", "alignment_class_spearman": "correlation_spearman"}
+    found = {renamed.get(name, name): value for name, value in scores.items()}
+    return {name: found[name] for name in SCORES if name in found}
 
 
 def _method(job: Job) -> dict[str, Any]:

@@ -2,33 +2,28 @@
 
     if __name__ == "__main__":  # its processes import a script again
         made = run_study(load_study("studies/photos_grid.yaml"))
-        made.table    # one row a run
-        made.summary  # for each data set and method: what was chosen, test scores, difference to baseline
+        made.results  # the long table, and what is computed from it (`training.results`)
 
 What is chosen (learning rate, a method's parameters) is chosen by the mean over seeds of one validation
-score. The test split is scored in every run and stands in the table; the summary tells it for the chosen
-settings alone. A study that is stopped, or extended, computes what is missing.
+score. The test split is scored in every run and stands in the table; figures tell it for the chosen settings
+alone. A study that is stopped, or extended, computes what is missing.
 """
 
-import csv
-import io
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from tqdm.auto import tqdm
 
 from ckfr_helpers.losses.rivals import BASELINE
 from ckfr_helpers.models.classifier import build_model
-from ckfr_helpers.runtime import CkfrError, atomic_path, runs_root
+from ckfr_helpers.runtime import CkfrError, runs_root
+from ckfr_helpers.training.results import Results, as_table, made_by, run_rows, spell, write_results
 from ckfr_helpers.training.study.config import Data, Study
 from ckfr_helpers.training.study.executors import compute
 from ckfr_helpers.training.study.jobs import Failure, Job, cache, run
-from ckfr_helpers.training.study.summary import best_rate, summarise
 
 
 @dataclass
@@ -38,15 +33,13 @@ class StudyResult:
     Attributes:
         study: what was asked for.
         folder: where runs, features and the files below lie.
-        table: one row a finished run: data set, method, parameters, val_… and test_… scores.
-        summary: see `study_summary.summarise`.
+        results: of finished runs.
         failures: jobs that did not finish.
     """
 
     study: Study
     folder: Path
-    table: pd.DataFrame
-    summary: dict[str, Any]
+    results: Results
     failures: list[Failure]
 
 
@@ -58,7 +51,7 @@ def study_folder(study: Study) -> Path:
 def run_study(
     study: Study, folder: Path | None = None, *, only_cache: bool = False, progress: bool = True
 ) -> StudyResult:
-    """Compute what is missing of a study, and write ``results.csv`` and ``summary.json`` into its folder.
+    """Compute what is missing of a study, and write ``results.csv`` and ``results.json`` into its folder.
 
     Args:
         study: from `load_study`.
@@ -94,26 +87,36 @@ def run_study(
         records.update({record["name"]: record for record in (*finished, *made)})
 
     finish(_baseline_jobs(study, folder), "baseline runs")
-    finish(_other_jobs(study, folder, list(records.values())), "runs")
-    everything = list(records.values())
-    result = StudyResult(study, folder, _table(everything), {}, failures)
-    if everything:
-        result.summary = summarise(study, everything, failures)
-        write_results(result, folder / "results.csv", folder / "summary.json")
-    return result
+    finish(_other_jobs(study, folder, _results(study, records)), "runs")
+    results = _results(study, records, failures)
+    if records:
+        write_results(results, folder / "results.csv")
+    return StudyResult(study, folder, results, failures)
 
 
-def write_results(result: StudyResult, table: Path, summary: Path) -> None:
-    """The table as CSV (six digits) and the summary as JSON, each whole or not at all."""
-    text = io.StringIO()
-    rows = result.table.to_dict("records")
-    writer = csv.DictWriter(text, fieldnames=list(result.table.columns), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({k: _rounded(v) for k, v in row.items()} for row in rows)
-    with atomic_path(table) as path:
-        path.write_text(text.getvalue())
-    with atomic_path(summary) as path:
-        path.write_text(json.dumps(_plain_json(result.summary), indent=1, allow_nan=False) + "\n")
+def _results(
+    study: Study, records: Mapping[str, dict[str, Any]], failures: Sequence[Failure] = ()
+) -> Results:
+    """The long table of these runs."""
+    makers: dict[str, Any] = {}
+    rows = []
+    for record in records.values():
+        settings, maker = record["settings"], record["environment"]
+        makers[made_by(maker)] = maker
+        named = {name: settings["parameters"][name] for name in study.methods[settings["method"]]}
+        where = {
+            "study": study.name, "dataset": settings["data"]["label"], "method": settings["method"],
+            "parameters": spell({"lr": settings["lr"], **named}), "seed": settings["seed"],
+            "made_by": made_by(maker),
+        }  # fmt: skip
+        groups = record["test_groups"]
+        right = None if groups is None else {"top1": np.array(record["test_distance"]) == 0}
+        rows += run_rows(where, {"val": record["val"], "test": record["test"]}, right, groups)
+    about = {
+        "study": study.asked(), "how": study.how(), "made_by": makers,
+        "failed": [failure._asdict() for failure in failures],
+    }  # fmt: skip
+    return Results(as_table(rows), about)
 
 
 def failed(result: StudyResult) -> CkfrError | None:
@@ -160,11 +163,11 @@ def _baseline_jobs(study: Study, folder: Path) -> list[Job]:
     ]
 
 
-def _other_jobs(study: Study, folder: Path, baseline: list[dict[str, Any]]) -> list[Job]:
+def _other_jobs(study: Study, folder: Path, baseline: Results) -> list[Job]:
     def rates(data: Data) -> tuple[float, ...]:
         if study.lr_for == "each":
             return study.rates
-        chosen = best_rate(study, data.label, baseline)
+        chosen = baseline.best_rate(data.label)
         return () if chosen is None else (chosen,)
 
     return [
@@ -176,50 +179,3 @@ def _other_jobs(study: Study, folder: Path, baseline: list[dict[str, Any]]) -> l
         for parameters in study.grid(method)
         for seed in study.seeds
     ]
-
-
-def _table(records: list[dict[str, Any]]) -> pd.DataFrame:
-    rows = []
-    for record in records:
-        settings = record["settings"]
-        rows.append(
-            {
-                "dataset": settings["data"]["label"],
-                "method": settings["method"],
-                **settings["parameters"],
-                "lr": settings["lr"],
-                "seed": settings["seed"],
-                "best_epoch": record["best_epoch"],
-                "seconds": record["seconds"],
-                "cpu_seconds": record["cpu_seconds"],
-                **{f"val_{name}": value for name, value in record["val"].items()},
-                **{f"test_{name}": value for name, value in record["test"].items()},
-            }
-        )
-    table = pd.DataFrame(rows)
-    if rows:
-        first = [name for name in table.columns if not name.startswith(("val_", "test_"))]
-        order = ["dataset", "method", *[n for n in first if n not in _FIXED], "lr", "seed", "best_epoch"]
-        rest = [name for name in table.columns if name not in order]
-        table = table[[*order, *rest]].sort_values(order[:-1], kind="stable", ignore_index=True)
-    return table
-
-
-_FIXED = ("dataset", "method", "lr", "seed", "best_epoch", "seconds", "cpu_seconds")
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, (float, np.floating)):
-        return "" if np.isnan(value) else float(f"{value:.6g}")
-    return value
-
-
-def _plain_json(value: Any) -> Any:
-    """Numbers to six digits, and null for what is not defined: NaN is no JSON."""
-    if isinstance(value, dict):
-        return {key: _plain_json(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain_json(one) for one in value]
-    if isinstance(value, (float, np.floating)):
-        return None if not np.isfinite(value) else float(f"{value:.6g}")
-    return value
