@@ -3,7 +3,8 @@
     git show 23c67d7:benchmarks/results/study_cifar10_grid.csv > OLD/study_cifar10_grid.csv   # and .json
     python tools/carry_over_results.py wide OLD/study_cifar10_grid.csv
     python tools/carry_over_results.py wide OLD/study_photos_grid.csv --runs RUNS/study_photos_grid
-    python tools/carry_over_results.py look studies/look_photos.yaml RUNS/look_photos_224_7_1200 OLD/look_photos.json
+    python tools/carry_over_results.py look studies/look_photos.yaml OLD/look_photos.json \\
+        --runs RUNS/look_photos_224_7_1200
 
 Runs are folders of that commit's own run files; they add what its tables did not hold, the values of single
 photographs, and are compared with the table where both have a number. What is carried over says so.
@@ -21,12 +22,23 @@ import pandas as pd
 from ckfr_helpers import datasets
 from ckfr_helpers.runtime import PACKAGE
 from ckfr_helpers.training.results import SCORES, Results, as_table, made_by, run_rows, spell, write_results
+from ckfr_helpers.training.study.config import load_study
 
 RESULTS = PACKAGE.parent / "benchmarks" / "results"
-NOTE = {"note": "carried over from commit 23c67d7", "code_version": "23c67d7"}
+NOTE = {"note": "carried over from commit 23c67d7", "code": "23c67d7"}
 # Over class means of all pictures of the split, ell 1.2: what `metrics.alignment` computes now.
 RENAMED = {"alignment_class_pearson": "correlation", "alignment_class_spearman": "correlation_spearman"}
-IN_PHOTOS = ("top1", "energy", "pointing", "box_acc_fixed", "gt_known_fixed", "top1_loc_fixed", "usual", "foreign", "drop")
+IN_PHOTOS = (
+    "top1",
+    "energy",
+    "pointing",
+    "box_acc_fixed",
+    "gt_known_fixed",
+    "top1_loc_fixed",
+    "usual",
+    "foreign",
+    "drop",
+)
 FREE = {
     "uniform_energy": ("uniform map", "energy"), "centre_energy": ("centre map", "energy"),
     "random_point": ("random point", "pointing"), "centre_point": ("centre map", "pointing"),
@@ -85,43 +97,73 @@ def keyed(runs: Path, study: dict[str, Any]) -> Any:
         yield (settings["data"]["label"], settings["method"], text, settings["seed"]), record
 
 
-def look(file: Path, runs: Path, old: Path) -> Results:
-    """A study of where networks look, from its run files and, for what is free, the old result file."""
-    from ckfr_helpers.training.study.config import load_study
+def look(file: Path, old: Path, runs: Path | None) -> Results:
+    """A study of where networks look: from its run files, or else from what the old result file says of runs.
 
+    The old file has one learning rate and no run's scores on validation but the one that alpha was chosen by,
+    and of untrained networks only the mean.
+    """
     study, before = load_study(file), json.loads(old.read_text())
     maker = NOTE | before["environment"]
-    about = {
+    about: dict[str, Any] = {
         "study": study.asked(), "made_by": {made_by(maker): maker}, "how": study.how(), "failed": []
     }  # fmt: skip
-    photos = study.datasets[0].name == "photos"
-    groups: list[int] | None = None
-    if photos:
-        scenes = datasets.open_source("photos", "test", size=study.datasets[0].size, scenes=720, seed=0)
-        groups = [int(scenes.photo_of(i)) for i in range(len(scenes))]
     labels = {re.sub(r"\W", "", label): label for label in about_labels(about)}
+    photos = study.datasets[0].name == "photos"
     long: list[dict[str, Any]] = []
-    for path in sorted(runs.glob("run_*.json")):
-        record = json.loads(path.read_text())
-        settings, found = record["settings"], {"val": kept(record.get("val", {})), "test": record["look"]}
-        found["test"] = kept(record.get("test", {})) | found["test"]
-        label = labels.get(re.sub(r"\W", "", record["condition"])) or study.datasets[0].label
-        method = "ckfr" if settings["alpha"] else "cross-entropy"
-        named = {"lr": settings["lr"]} | ({"alpha": settings["alpha"]} if settings["alpha"] else {})
-        if "val" not in record:
-            method, named = "untrained", {}
-        where = {
-            "study": study.name, "dataset": label, "method": method, "parameters": spell(named),
-            "seed": settings["seed"], "made_by": made_by(maker),
-        }  # fmt: skip
-        images = {k: record["images"][k] for k in IN_PHOTOS if k in record["images"]} if photos else None
-        for each in [label] if method != "untrained" else about_labels(about):
-            long += run_rows(where | {"dataset": each}, found, images if method != "untrained" else None, groups)
-    for label in about_labels(about):
-        where = {"study": study.name, "dataset": label, "parameters": "", "split": "test", "made_by": made_by(maker)}
-        for key, (method, score) in FREE.items():
-            long.append(where | {"method": method, "score": score, "value": before["blind"][key]})
+
+    def place(condition: str, method: str, parameters: str) -> dict[str, Any]:
+        label = labels.get(re.sub(r"\W", "", condition), study.datasets[0].label)
+        return {"study": study.name, "dataset": label, "method": method, "parameters": parameters,
+                "made_by": made_by(maker)}  # fmt: skip
+
+    if runs is None:
+        about["how"]["learning rate"] = "top1 of cross-entropy on validation, seed 0, mean over data sets"
+        about["study"] |= {
+            "lr_by": "hdist@1",
+            "rates": [before["results"][0]["lr"]],
+            "seeds": before["seeds"],
+        }
+        about["study"]["methods"]["ckfr"]["alpha"] = before["plan"]["alphas"]
+        named = ("condition", "alpha", "seed", "best_epoch", "thresholds", "val_hdist@1", "same")
+        for run in before["runs"]:
+            method, chosen = told(run["alpha"], before["results"][0]["lr"])
+            scores = {
+                "val": {"hdist@1": run["val_hdist@1"]},
+                "test": {k: v for k, v in run.items() if k not in named},
+            }
+            long += run_rows(place(run["condition"], method, chosen) | {"seed": run["seed"]}, scores)
+        for score, value in before["results"][0]["untrained"].items():
+            where = place(before["results"][0]["condition"], "untrained", "")
+            long.append(where | {"split": "test", "score": score, "value": value["mean"]})
+    else:
+        scenes = (
+            datasets.open_source("photos", "test", size=study.datasets[0].size, scenes=720)
+            if photos
+            else None
+        )
+        groups = [int(scenes.photo_of(i)) for i in range(len(scenes))] if scenes is not None else None
+        for path in sorted(runs.glob("run_*.json")):
+            run = json.loads(path.read_text())
+            method, chosen = told(run["settings"]["alpha"], run["settings"]["lr"])
+            if "val" not in run:
+                method, chosen = "untrained", ""
+            scores = {"val": kept(run.get("val", {})), "test": kept(run.get("test", {})) | run["look"]}
+            scores["test"].pop("same", None)
+            images = {k: run["images"][k] for k in IN_PHOTOS if k in run["images"]} if photos else None
+            long += run_rows(
+                place(run["condition"], method, chosen) | {"seed": run["settings"]["seed"]},
+                scores, None if method == "untrained" else images, groups,
+            )  # fmt: skip
+    for key, (method, score) in FREE.items():
+        where = place(study.datasets[0].label, method, "")
+        long.append(where | {"split": "test", "score": score, "value": before["blind"][key]})
     return Results(as_table(long), about)
+
+
+def told(alpha: float, lr: float) -> tuple[str, str]:
+    """Method and parameters, as the long table spells them."""
+    return ("ckfr", spell({"lr": lr, "alpha": alpha})) if alpha else ("cross-entropy", spell({"lr": lr}))
 
 
 def about_labels(about: dict[str, Any]) -> list[str]:
@@ -131,22 +173,24 @@ def about_labels(about: dict[str, Any]) -> list[str]:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     kinds = parser.add_subparsers(dest="kind", required=True)
     one = kinds.add_parser("wide")
     one.add_argument("table", type=Path)
-    one.add_argument("--runs", type=Path)
     two = kinds.add_parser("look")
-    for name in ("study", "runs", "old"):
-        two.add_argument(name, type=Path)
+    two.add_argument("study", type=Path)
+    two.add_argument("table", type=Path)
     for each in (one, two):
+        each.add_argument("--runs", type=Path)
         each.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     if options.kind == "wide":
         made = wide(options.table, options.runs)
     else:
-        made = look(options.study, options.runs, options.old)
-    target = options.out / f"{'study_' if options.kind == 'wide' else ''}{made.name}.csv"
+        made = look(options.study, options.table, options.runs)
+    target = options.out / f"study_{made.name}.csv"
     write_results(made, target)
     print(f"{target.name}: {len(pd.read_csv(target))} rows, {target.stat().st_size / 1e6:.2f} MB")
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from ckfr_helpers import metrics
 from ckfr_helpers.losses.rivals import BASELINE
 from ckfr_helpers.runtime import load_result
-from ckfr_helpers.teaching.plots.looking import NAMES as LOOK_NAMES
-from ckfr_helpers.teaching.plots.names import NAMES, method_title, says_nothing
+from ckfr_helpers.teaching.plots.names import NAMES, dataset_title, method_title, score_title
 from ckfr_helpers.teaching.plots.study import differences
-from ckfr_helpers.teaching.plots.study_tables import each
+from ckfr_helpers.teaching.plots.study_tables import chance_sentence
 from ckfr_helpers.teaching.plots.style import png, use_style
+from ckfr_helpers.training.results import CRM, Results, parse, read_results
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES = (
@@ -26,52 +26,70 @@ STUDIES = (
     "study_tiny_imagenet_100",
     "study_tiny_imagenet_scratch",
 )
-LOOKS = {"look_photos": "scenes", "look_tiny_imagenet": "Tiny-ImageNet, 100 classes"}
-LOOK_KEYS = ("top1", "energy", "pointing", "max_box_acc_v2", "gt_known", "gt_known_fixed", "drop")
+LOOKS = ("study_look_photos", "study_look_tiny_imagenet")
+LOOK_SCORES = ("top1", "energy", "pointing", "max_box_acc_v2", "gt_known", "gt_known_fixed", "drop")
 
 
 def looking() -> str:
     """Markdown: where both networks look, with differences over seeds and over photographs."""
     heads = "test split | score | baseline | CKFR | CKFR − baseline, seeds | CKFR − baseline, photographs"
     lines = [f"| {heads} |", "|---|---|---|---|---|---|"]
-    for name, label in LOOKS.items():
-        result = load_result(name)
-        for row in result["results"]:
-            where = f"{label}, {row['condition']}, alpha {row['alpha']:g}"
-            for key in LOOK_KEYS:
-                if key not in row["scores"]:
+    told: list[metrics.Interval | None] = []
+    for one in (read_results(name) for name in LOOKS):
+        for label in one.datasets:
+            where = f"{dataset_title(one, label)}, alpha {parse(one.chosen[label, 'ckfr'])['alpha']:g}"
+            for score in LOOK_SCORES:
+                if one.mean(label, "ckfr", score) is None:
                     continue
-                pair, over = row["scores"][key], row["over_photographs"].get(key)
-                cells = [f"{metrics.Interval(**pair[method]):.3f}" for method in ("baseline", "ckfr")]
-                told = [_bold(metrics.Interval(**pair["difference"]))]
-                told.append(_bold(metrics.Interval(**over["difference"])) if over else "")
-                lines.append("| " + " | ".join([where, LOOK_NAMES[key], *cells, *told]) + " |")
+                cells = [f"{one.mean(label, method, score):.3f}" for method in (BASELINE, "ckfr")]
+                seeds = one.difference(label, "ckfr", score)
+                photographs = one.over_photographs(label, "ckfr", score, BASELINE)
+                told += [seeds, photographs]
+                cells += [_bold(seeds), _bold(photographs)]
+                lines.append("| " + " | ".join([where, score_title(score), *cells]) + " |")
                 where = ""
-    return "\n".join(lines)
+    return "\n".join([*lines, "", _fair(told, [read_results(name) for name in LOOKS])])
 
 
 def results() -> str:
     """Markdown: every loss of the grids against cross-entropy, each at the settings validation chose."""
-    heads = [*(NAMES[score] for score in NAMES), "distance@1 against CRM"]
+    studies = [read_results(name) for name in STUDIES]
+    heads = [*NAMES.values(), "distance@1 against CRM"]
     lines = ["| test split | loss | " + " | ".join(heads) + " |", "|---" * (len(heads) + 2) + "|"]
-    for where, own in each([load_result(name) for name in STUDIES]):
-        for method, made in own["methods"].items():
-            cells = []
-            for score in NAMES:
-                if says_nothing(method, score):
-                    cells.append("")
-                elif method == BASELINE:
-                    cells.append(f"{metrics.Interval(**made['scores'][score]['mean']):.3f}")
-                else:
-                    cells.append(_bold(metrics.Interval(**made["scores"][score]["difference"])))
-            against = None if method == BASELINE else made["scores"]["hdist@1"].get("over_crm")
-            cells.append(_bold(metrics.Interval(**against)) if against else "")
-            lines.append("| " + " | ".join([where, method_title(method, made["chosen"]), *cells]) + " |")
-            where = ""
-    return "\n".join(lines)
+    told: list[metrics.Interval | None] = []
+    for one in studies:
+        for label in one.datasets:
+            where = dataset_title(one, label)
+            for method in one.methods(label):
+                plain = method == BASELINE
+                found = [None if plain else one.difference(label, method, score) for score in NAMES]
+                found.append(
+                    None if method in (BASELINE, CRM) else one.difference(label, method, "hdist@1", CRM)
+                )
+                told += found
+                cells = [_bold(difference) for difference in found]
+                if plain:
+                    cells = [*(f"{one.mean(label, method, score):.3f}" for score in NAMES), ""]
+                title = method_title(method, one.chosen.get((label, method), ""))
+                lines.append("| " + " | ".join([where, title, *cells]) + " |")
+                where = ""
+    return "\n".join([*lines, "", _fair(told, studies)])
 
 
-def _bold(difference: metrics.Interval) -> str:
+def _fair(told: list[metrics.Interval | None], studies: list[Results]) -> str:
+    """How many bold cells chance alone would give, and which choices lie at the edge of what was tried."""
+    edges = [
+        f"{method_title(row.method)}, {row.parameter} {row.value:g} ({dataset_title(one, row.dataset)})"
+        for one in studies
+        for row in one.at_the_edge().itertuples()
+    ]
+    at_edge = f" Chosen at the edge of what was tried: {'; '.join(edges)}." if edges else ""
+    return f"Bold: the interval excludes zero. {chance_sentence(told)}{at_edge}"
+
+
+def _bold(difference: metrics.Interval | None) -> str:
+    if difference is None:
+        return ""
     return f"**{difference:+.3f}**" if difference.excludes_zero else f"{difference:+.3f}"
 
 
@@ -139,7 +157,7 @@ def picture() -> None:
     book = json.loads((ROOT / "notebooks" / "03_train_mini_imagenet.ipynb").read_text())
     (ROOT / "docs").mkdir(exist_ok=True)
     use_style()
-    figure = differences([load_result(name) for name in STUDIES])
+    figure = differences([read_results(name) for name in STUDIES])
     (ROOT / "docs" / "results.png").write_bytes(png(figure, dpi=110, colours=64))
     for cell in book["cells"]:
         for output in cell.get("outputs", []):

@@ -1,8 +1,8 @@
 """The one table of results, and every choice, interval and verdict that is computed from it.
 
-A row is one number: ``study, dataset, method, parameters, seed, split, score, value, photo, pictures, made_by``.
+A row is one number, its columns `COLUMNS`:
 
-- ``parameters``: what a run was given, e.g. ``lr=0.001 alpha=5 ell=2``; empty where there is nothing to choose.
+- ``parameters``: what a run was given, e.g. ``lr=0.001 alpha=5``; empty where there is nothing to choose.
 - ``seed``: empty for what needs no training and has no seed, such as a map that is the same everywhere.
 - ``photo``, ``pictures``: filled only where the value is the mean over the scenes of one photograph, and how
   many these are; such rows exist for the settings that were chosen, and intervals resample them.
@@ -27,9 +27,10 @@ from ckfr_helpers.runtime import CkfrError, atomic_path, result_file
 
 COLUMNS = ("study", "dataset", "method", "parameters", "seed", "split", "score", "value", "photo", "pictures",
            "made_by")  # fmt: skip
-SCORES = ("top1", "top5", "mistake_severity", "hdist@1", "hdist@5", "cross_entropy", "crm_top1",
-          "crm_mistake_severity", "crm_hdist@1", "crm_hdist@5", "correlation", "correlation_spearman")  # fmt: skip
-CRM = f"{BASELINE} + CRM"  # cross-entropy's networks with minimum-risk decisions: its rows are the crm_ scores
+SCORES = ("top1", "top5", "mistake_severity", "hdist@1", "hdist@5", "cross_entropy", "correlation",
+          "correlation_spearman", "crm_top1", "crm_mistake_severity", "crm_hdist@1",
+          "crm_hdist@5")  # fmt: skip
+CRM = f"{BASELINE} + CRM"  # cross-entropy's networks with minimum-risk decisions: the crm_ scores
 LEVEL = 0.95
 
 
@@ -41,7 +42,9 @@ def more_is_better(score: str) -> bool:
 
 def spell(parameters: Mapping[str, Any]) -> str:
     """``{"lr": 0.001, "alpha": 5.0}`` -> ``"lr=0.001 alpha=5"``."""
-    return " ".join(f"{k}={v:g}" if isinstance(v, (int, float)) else f"{k}={v}" for k, v in parameters.items())
+    return " ".join(
+        f"{k}={v:g}" if isinstance(v, (int, float)) else f"{k}={v}" for k, v in parameters.items()
+    )
 
 
 def parse(parameters: str) -> dict[str, Any]:
@@ -88,7 +91,10 @@ class Results:
         return [*found, CRM] if (dataset, BASELINE) in self.chosen else found
 
     def validation(self, score: str) -> pd.DataFrame:
-        """Mean over seeds of a validation score: dataset, method, parameters, mean; settings all seeds finished."""
+        """Means over seeds of a validation score, of settings that all seeds finished.
+
+        Columns dataset, method, parameters, mean; one mean for all data sets where these choose together.
+        """
         table = self.table
         own = table[(table.split == "val") & (table.score == score) & table.seed.isin(self.seeds)]
         grouped = own[own.photo.isna()].groupby(["dataset", "method", "parameters"], sort=False).value
@@ -134,7 +140,7 @@ class Results:
         return self._runs.get((dataset, method, parameters, split, score), pd.Series(dtype=float))
 
     def mean(self, dataset: str, method: str, score: str, parameters: str | None = None) -> Interval | None:
-        """Mean over seeds on test with its 95 % interval; None where a seed lacks the score (no mistakes, say)."""
+        """Mean over seeds on test with its 95 % interval; None where a seed lacks the score."""
         found = self.values(dataset, method, score, parameters)
         return None if found.empty or found.isna().any() else mean_interval(found, LEVEL)
 
@@ -164,7 +170,9 @@ class Results:
         counts = mine.pictures.astype(int).to_numpy()
         # One value a scene: a photograph with more scenes weighs more, as it does in the score itself.
         return bootstrap_interval(
-            np.repeat(mine.value.to_numpy(float), counts), np.repeat(mine.index.to_numpy(int), counts), level=LEVEL
+            np.repeat(mine.value.to_numpy(float), counts),
+            np.repeat(mine.index.to_numpy(int), counts),
+            level=LEVEL,
         )
 
     def level(self, dataset: str, method: str, score: str) -> float | None:
@@ -225,20 +233,23 @@ def compare(
                     at = (dataset, method, score)
                     rows.append(
                         {
-                            "study": one.name, "dataset": dataset, "method": method,
-                            "parameters": one.chosen.get((dataset, method), ""), "score": score,
+                            "study": one.name,
+                            "dataset": dataset,
+                            "method": method,
+                            "parameters": one.chosen.get((dataset, method), ""),
+                            "score": score,
                             "mean": one.mean(*at),
                             "difference": None if plain else one.difference(*at),
                             "against_crm": None if method in (BASELINE, CRM) else one.difference(*at, CRM),
                             "photographs": one.over_photographs(*at),
                             "photographs_difference": None if plain else one.over_photographs(*at, BASELINE),
-                        }  # fmt: skip
+                        }
                     )
     return pd.DataFrame(rows)
 
 
 def verdict(difference: Interval | None, score: str) -> str:
-    """"better", "worse", "the interval includes zero", or "not defined" (a severity without mistakes, say)."""
+    """One of better, worse, the interval includes zero, not defined (a severity without mistakes, say)."""
     if difference is None:
         return "not defined"
     if not difference.excludes_zero:

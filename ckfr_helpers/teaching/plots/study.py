@@ -78,7 +78,9 @@ def choices(results: Sequence[Results]) -> Figure:
         alphas = sorted(own.alpha.unique())
         for ell, line in own.groupby("ell"):
             line = line.sort_values("alpha")
-            axis.plot([alphas.index(a) for a in line.alpha], line["mean"], "o-", color=shades[ell], markersize=4)
+            axis.plot(
+                [alphas.index(a) for a in line.alpha], line["mean"], "o-", color=shades[ell], markersize=4
+            )
         best = own[own.parameters == one.chosen[label, "ckfr"]].iloc[0]
         axis.plot(alphas.index(best.alpha), best["mean"], "o", ms=14, mfc="none", mec="black")
         plain = grid[(grid.method == PLAIN) & (grid.parameters == one.chosen[label, PLAIN])]
@@ -117,7 +119,9 @@ def by_bias(
             axis.axhline(level, color="black", linestyle=":", linewidth=1)
             axis.text(len(labels) - 1, level, f"{name} ", ha="right", va="bottom", fontsize=9)
         axis.set_xticks(places, [label.removeprefix("bias ") for label in labels])
-        axis.set(title=score_title(score, short=True), xlabel="background bias", xlim=(-0.3, len(labels) - 0.7))
+        axis.set(
+            title=score_title(score, short=True), xlabel="background bias", xlim=(-0.3, len(labels) - 0.7)
+        )
         axis.margins(y=0.15)
     axes[0, 0].legend()
     return figure
@@ -139,7 +143,9 @@ def by_alpha(results: Sequence[Results], scores: Sequence[str]) -> Figure:
             alphas = np.array(sorted(alpha for alpha, told in found.items() if told is not None))
             if len(alphas):  # side by side, not on top of each other
                 places = alphas * (1 + 0.06 * (number - 1.5))
-                _line(axis, places, [found[a] for a in alphas], palette[number % 5], dataset_title(one, label))
+                _line(
+                    axis, places, [found[a] for a in alphas], palette[number % 5], dataset_title(one, label)
+                )
         axis.axhline(0, color="black", linewidth=1)
         axis.set_xscale("log")
         axis.set_xticks([1, 5, 20, 80, 320], ["1", "5", "20", "80", "320"])
@@ -167,5 +173,12 @@ def _line(
     reach = [[one.mean - one.low for one in told], [one.high - one.mean for one in told]]
     if told:
         axis.errorbar(
-            places[: len(told)], means, yerr=reach, fmt="o-", color=colour, capsize=3, markersize=4, label=label
+            places[: len(told)],
+            means,
+            yerr=reach,
+            fmt="o-",
+            color=colour,
+            capsize=3,
+            markersize=4,
+            label=label,
         )

@@ -30,14 +30,16 @@ def losses(results: Sequence[Results], scores: Sequence[str] = tuple(NAMES)) -> 
         if row.method != BASELINE:
             half = "" if told.n < 2 else f" ± {told.high - told.mean:.3f}"
             text = f"{told.mean:+.3f}{half}{' *' if told.excludes_zero else ''}"
-        rows.setdefault((row.title, method_title(row.method, row.parameters)), {})[score_title(row.score)] = text
+        rows.setdefault((row.title, method_title(row.method, row.parameters)), {})[score_title(row.score)] = (
+            text
+        )
     return pd.DataFrame(rows).T.fillna("")
 
 
 def verdicts(
     results: Sequence[Results], method: str = "ckfr", scores: Sequence[str] = tuple(NAMES)
 ) -> pd.DataFrame:
-    """What the intervals say of one loss: better, worse or that they include zero; also against the free CRM."""
+    """What the intervals say of one loss: better, worse, or that they include zero; and against CRM."""
     rows: dict[str, dict[str, str]] = {}
     for row in _told(results, scores, [method]).itertuples():
         own = rows.setdefault(row.title, {})
@@ -134,5 +136,3 @@ def _told(
     titles = {(one.name, label): dataset_title(one, label) for one in results for label in one.datasets}
     told = compare(results, scores, methods)
     return told.assign(title=[titles[key] for key in zip(told.study, told.dataset, strict=True)])
-
-

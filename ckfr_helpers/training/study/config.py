@@ -109,6 +109,7 @@ class Study:
             chosen by.
         choose_over: "each" data set chooses for itself, or "all" together, by their mean.
         measure: tree distance that latents are compared with in the alignment scores, for every method.
+        scores: further scores beside the usual ones, e.g. "look".
         train: with stage 0 only: further settings of `TrainConfig`.
         executor: where to compute.
     """
@@ -127,6 +128,7 @@ class Study:
     choose_by: str = "hdist@1"
     choose_over: str = "each"
     measure: str = "path"
+    scores: tuple[str, ...] = ()
     train: dict[str, Any] = field(default_factory=dict)
     executor: Executor = field(default_factory=lambda: Executor(processes=max(1, num_workers())))
 
@@ -184,8 +186,9 @@ def study_from(values: Any, source: str = "the study", base: Path | None = None)
     check = {
         "name": _text, "datasets": _any, "model": _text, "stage": _stage, "epochs": _count,
         "batch_size": _count, "seeds": _seeds, "lr": _rates, "lr_for": _one_of("baseline", "each"),
-        "lr_by": _one_of(*SCORES), "choose_by": _one_of(*SCORES), "choose_over": _one_of("each", "all"), "measure": _one_of(*MEASURES),
-        "methods": _any, "train": _mapping, "executor": _any,
+        "lr_by": _one_of(*SCORES), "choose_by": _one_of(*SCORES), "choose_over": _one_of("each", "all"),
+        "measure": _one_of(*MEASURES),
+        "methods": _any, "train": _mapping, "scores": _texts, "executor": _any,
     }  # fmt: skip
     given = _section(values, source, check, required=("name", "datasets", "methods"))
     given["rates"] = given.pop("lr", Study.rates)
@@ -375,6 +378,12 @@ def _text(value: Any, where: str) -> str:
     if not isinstance(value, str) or not value:
         raise CkfrError(f"{where} is {value!r}; expected a text.")
     return value
+
+
+def _texts(value: Any, where: str) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise CkfrError(f"{where} is {value!r}; expected a list of names.")
+    return tuple(_text(one, where) for one in value)
 
 
 def _mapping(value: Any, where: str) -> dict[str, Any]:

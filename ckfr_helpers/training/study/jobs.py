@@ -244,10 +244,8 @@ def _run(job: Job) -> dict[str, Any]:
 
 
 def _kept(scores: dict[str, float]) -> dict[str, float]:
-    """What the table holds, under its names."""
-    renamed = {"alignment_class_pearson": "correlation", "alignment_class_spearman": "correlation_spearman"}
-    found = {renamed.get(name, name): value for name, value in scores.items()}
-    return {name: found[name] for name in SCORES if name in found}
+    """What the table holds."""
+    return {name: scores[name] for name in SCORES if name in scores}
 
 
 def _method(job: Job) -> dict[str, Any]:
@@ -275,8 +273,8 @@ def _tail(job: Job) -> dict[str, Any]:
     return {
         "best_epoch": made.best_epoch,
         "history": made.history,
-        "val": _recorded(made.scores["val"]),
-        "test": _recorded(made.scores["test"]),
+        "val": made.scores["val"],
+        "test": made.scores["test"],
         "test_distance": _distances(made.seen["test"], hierarchy),
         "test_groups": test["groups"],
     }
@@ -300,7 +298,7 @@ def _whole(job: Job) -> dict[str, Any]:
             made.model.to(fabric.device), split_loader(made.config, source, made.model, fabric), fabric
         )
     hierarchy = source.hierarchy
-    scores = {split: _recorded(score(seen, hierarchy)) for split, seen in found.items()}
+    scores = {split: score(seen, hierarchy) for split, seen in found.items()}
     uncached = open_split(dataclasses.replace(made.config, cache=False), "test")
     return {
         "best_epoch": made.best_epoch,
@@ -309,12 +307,6 @@ def _whole(job: Job) -> dict[str, Any]:
         "test_distance": _distances(found["test"], hierarchy),
         "test_groups": _groups(uncached),
     }
-
-
-def _recorded(scores: dict[str, float]) -> dict[str, float]:
-    """Scores under the column names of the committed tables."""
-    names = {"correlation": "alignment_pearson", "correlation_spearman": "alignment_spearman"}
-    return {names.get(name, name): value for name, value in scores.items()}
 
 
 def _distances(seen: Predictions, hierarchy: Hierarchy) -> list[int]:
