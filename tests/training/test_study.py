@@ -277,7 +277,7 @@ def test_a_cache_does_not_hide_which_photograph_a_scene_shows(tmp_path, monkeypa
 
     tree = Hierarchy.from_pairs([("all", "a"), ("all", "b")])
     seen = Predictions(np.eye(2)[[0, 1, 0]], np.eye(2)[[0, 1, 0]], np.array([0, 1, 1]), np.arange(3))
-    made = SimpleNamespace(model=torch.nn.Identity(), history=[{"val_top1": 1.0}])
+    made = SimpleNamespace(model=torch.nn.Identity(), history=[], best_epoch=1)
     monkeypatch.setattr(study_jobs, "train", lambda config, *_, **__: setattr(made, "config", config) or made)
     monkeypatch.setattr(study_jobs, "open_split", opened)
     monkeypatch.setattr(study_jobs, "split_loader", lambda *_: None)
