@@ -14,20 +14,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 from torchvision.tv_tensors import BoundingBoxes, Mask, wrap
 
 from ckfr_helpers.datasets.base import ImageSource
 from ckfr_helpers.datasets.transforms import Transform
-from ckfr_helpers.runtime import CkfrError
+from ckfr_helpers.runtime import CkfrError, check_number, mix_seed
 
 Batch = tuple[Any, dict[str, Any], Tensor]
 """``(inputs, targets, indices)``; of targets, ``label`` is (B,) int64."""
-
-
-def _mix(*parts: int) -> int:
-    """One well-spread 64-bit seed from several small numbers; (1, 2, 3) and (1, 3, 2) share nothing."""
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0])
 
 
 class TransformedView(Dataset[tuple[Any, dict[str, Any], int]]):
@@ -44,25 +39,13 @@ class TransformedView(Dataset[tuple[Any, dict[str, Any], int]]):
         seed: at least 0; with the epoch and the index it fixes every random choice.
         keys: which entries of `base.Target` to bring along. Boxes and masks move with the picture; both ends
             of a box stay inside the object.
-
-    Attributes:
-        source: the source given.
-        labels: (N,) int64, the source's.
     """
 
     def __init__(
-        self,
-        source: ImageSource,
-        transform: Transform,
-        seed: int = 0,
-        keys: Sequence[str] = ("label",),
+        self, source: ImageSource, transform: Transform, seed: int = 0, keys: Sequence[str] = ("label",)
     ) -> None:
-        if seed < 0:
-            raise CkfrError(f"A seed must be at least 0; got {seed}.")
-        self.source = source
-        self.transform = transform
-        self.seed = seed
-        self.keys = tuple(keys)
+        check_number("seed", seed, 0, 2**63 - 1, whole=True)
+        self.source, self.transform, self.seed, self.keys = source, transform, seed, tuple(keys)
         # In shared memory, because workers that persist across epochs keep the copy of the view they were
         # started with: a plain attribute set here would never reach them.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
@@ -74,25 +57,23 @@ class TransformedView(Dataset[tuple[Any, dict[str, Any], int]]):
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch, for workers already running too. Call it between epochs, never within one."""
-        if epoch < 0:
-            raise CkfrError(f"An epoch must be at least 0; got {epoch}.")
+        check_number("epoch", epoch, 0, whole=True)
         self._epoch.fill_(epoch)
-
-    @property
-    def labels(self) -> np.ndarray:
-        return self.source.labels
 
     def __len__(self) -> int:
         return len(self.source)
 
     def __getitem__(self, index: int) -> tuple[Any, dict[str, Any], int]:
-        """``(image (3, S, S) float32, target, index)``."""
+        """``(image (3, S, S) float32, target, index)``.
+
+        Raises:
+            CkfrError: if the source does not know one of the keys of this example.
+        """
         image, whole = self.source[index]
         missing = [key for key in self.keys if key not in whole]
         if missing:
-            raise CkfrError(
-                f"There is no {missing[0]} for {self.source.where(index)}; it has {', '.join(whole)}."
-            )
+            known = ", ".join(whole)
+            raise CkfrError(f"There is no {missing[0]} for {self.source.where(index)}; it has {known}.")
         target: dict[str, Any] = {key: whole[key] for key in self.keys}  # type: ignore[literal-required]
         if "boxes" in target:  # torchvision means edges, not pixels: its far end is one further on
             target["boxes"] = _far_end(target["boxes"], 1)
@@ -101,7 +82,7 @@ class TransformedView(Dataset[tuple[Any, dict[str, Any], int]]):
         # when there are no workers, and so repeat the model's own randomness with each picture.
         state = generator.get_state()
         try:
-            generator.manual_seed(_mix(self.seed, self.epoch, int(index)))
+            generator.manual_seed(mix_seed(self.seed, self.epoch, int(index)))
             image, target = self.transform(image, target)
         finally:
             generator.set_state(state)
@@ -109,29 +90,40 @@ class TransformedView(Dataset[tuple[Any, dict[str, Any], int]]):
             target["boxes"] = _far_end(target["boxes"], -1)
         return image, target, int(index)
 
+    def __getitems__(self, indices: Sequence[int]) -> Any:
+        """The examples of a batch; in a worker, one of our errors is sent home for `Loader` to raise."""
+        try:
+            return [self[index] for index in indices]
+        except CkfrError as error:
+            if get_worker_info() is None:
+                raise
+            return error
+
 
 def _far_end(boxes: BoundingBoxes, pixels: int) -> BoundingBoxes:
     """XYXY boxes whose far corner lies that much further to the right and down."""
     return wrap(boxes.as_subclass(Tensor) + torch.tensor([0, 0, pixels, pixels]), like=boxes)
 
 
-def collate(examples: Sequence[tuple[Any, dict[str, Any], int]]) -> Batch:
-    """One batch of `TransformedView`'s examples; every loader of the package gives this form.
+def collate(examples: Any) -> Any:
+    """One `Batch` of `TransformedView`'s examples; every loader of the package gives this form.
 
     Returns:
         ``(inputs (B, …), targets, indices (B,) int64)``. In targets, numbers become a (B,) tensor and tensors
         of one shape a (B, …) tensor; anything else is a list, and so are boxes and masks, whose number
         differs from picture to picture.
     """
+    if isinstance(examples, CkfrError):
+        return examples
     images, targets, indices = zip(*examples, strict=True)
     together = {key: _together([target[key] for target in targets]) for key in targets[0]}
     return _together(images), together, torch.tensor(indices)
 
 
 def _together(values: Sequence[Any]) -> Any:
-    if all(isinstance(value, (bool, int, float, np.number)) for value in values):
+    if all(isinstance(value, bool | int | float | np.number) for value in values):
         return torch.tensor(values)
-    counted = any(isinstance(value, (BoundingBoxes, Mask)) for value in values)
+    counted = any(isinstance(value, BoundingBoxes | Mask) for value in values)
     if not counted and all(isinstance(value, Tensor) and value.shape == values[0].shape for value in values):
         return torch.stack([value.as_subclass(Tensor) for value in values])
     return list(values)
@@ -171,21 +163,18 @@ class EpochSampler(Sampler[list[int]]):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        if n < 1 or batch_size < 1 or seed < 0 or not 0 <= rank < world_size:
-            raise CkfrError(
-                "A sampler needs n >= 1, batch_size >= 1, seed >= 0 and 0 <= rank < world_size; got "
-                f"n={n}, batch_size={batch_size}, seed={seed}, rank={rank}, world_size={world_size}."
-            )
+        for name, value, low in (("n", n, 1), ("batch_size", batch_size, 1), ("seed", seed, 0)):
+            check_number(name, value, low, whole=True)
+        check_number("rank", rank, 0, world_size, whole=True, below=True)
         if drop_last and n < batch_size * world_size:
             raise CkfrError(
-                f"{n} examples do not fill one batch of {batch_size * world_size}; expected a smaller "
-                "batch_size or drop_last=False."
+                f"{n} examples do not fill one batch of {batch_size * world_size}, and training leaves an "
+                "incomplete batch out; expected a smaller batch size."
             )
         self.n, self.batch_size, self.seed = n, batch_size, seed
         self.shuffle, self.drop_last = shuffle, drop_last
         self.rank, self.world_size = rank, world_size
-        self.epoch = 0
-        self.start_batch = 0
+        self.epoch = self.start_batch = 0
 
     @property
     def batches_per_epoch(self) -> int:
@@ -195,11 +184,8 @@ class EpochSampler(Sampler[list[int]]):
 
     def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
         """Choose the epoch and the batch to begin at (0 unless a run is being resumed within an epoch)."""
-        if epoch < 0 or not 0 <= start_batch <= self.batches_per_epoch:
-            raise CkfrError(
-                f"Cannot start epoch {epoch} at batch {start_batch}; expected an epoch of at least 0 and a "
-                f"batch from 0 to {self.batches_per_epoch}."
-            )
+        check_number("epoch", epoch, 0, whole=True)
+        check_number("start_batch", start_batch, 0, self.batches_per_epoch, whole=True)
         self.epoch, self.start_batch = epoch, start_batch
 
     def order(self) -> np.ndarray:
@@ -208,22 +194,20 @@ class EpochSampler(Sampler[list[int]]):
             return np.arange(self.n)
         # RandomState, old as it is, promises the same stream in every NumPy; Generator does not, and a run
         # may be resumed under another version.
-        return np.random.RandomState(_mix(self.seed, self.epoch) % 2**32).permutation(self.n)
+        return np.random.RandomState(mix_seed(self.seed, self.epoch) % 2**32).permutation(self.n)
 
     def __len__(self) -> int:
         """Batches left in this epoch."""
         return self.batches_per_epoch - self.start_batch
 
     def __iter__(self) -> Iterator[list[int]]:
-        order = self.order()
-        together = self.batch_size * self.world_size
+        order, together = self.order(), self.batch_size * self.world_size
+        if not self.drop_last and self.world_size > 1:
+            # np.resize repeats the order as often as needed, even where it is shorter than one batch.
+            order = np.resize(order, self.batches_per_epoch * together)
         for batch in range(self.start_batch, self.batches_per_epoch):
-            picked = order[batch * together : (batch + 1) * together]
-            if self.world_size > 1 and len(picked) < together:
-                # np.resize repeats the order as often as needed, even where it is shorter than one batch.
-                picked = np.concatenate([picked, np.resize(order, together - len(picked))])
-            mine = picked[self.rank * self.batch_size : (self.rank + 1) * self.batch_size]
-            yield [int(index) for index in mine]
+            first = batch * together + self.rank * self.batch_size
+            yield order[first : first + self.batch_size].tolist()
 
 
 def seed_worker(worker: int) -> None:
@@ -241,13 +225,21 @@ def seed_worker(worker: int) -> None:
         sys.modules["cv2"].setNumThreads(0)  # OpenCV's word for "run in the calling thread"
 
 
+class Loader(DataLoader):
+    """A DataLoader that raises a worker's `CkfrError` as its one sentence, not inside fifty lines."""
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        for batch in super().__iter__():
+            if isinstance(batch, CkfrError):
+                raise batch
+            yield batch
+
+
 def make_loader(
     view: TransformedView,
     batch_size: int,
     train: bool,
     workers: int = 0,
-    drop_last: bool | None = None,
-    pin_memory: bool | None = None,
     context: str | None = None,
     rank: int = 0,
     world_size: int = 1,
@@ -259,8 +251,6 @@ def make_loader(
         batch_size: examples a batch, in each process.
         train: shuffle anew each epoch and drop the incomplete last batch; otherwise keep order and all.
         workers: loader processes; 0 reads in this process. The batches are the same either way.
-        drop_last: overrides what ``train`` implies.
-        pin_memory: page-locked batches for faster copies to a GPU; by default where there is one.
         context: ``"fork"``, ``"spawn"`` or ``"forkserver"``; None for the platform's own.
         rank: this process, from 0, when several train together.
         world_size: number of processes that train together.
@@ -272,23 +262,12 @@ def make_loader(
     Raises:
         CkfrError: as `EpochSampler` does, or if ``context`` is not available here.
     """
-    if workers < 0:
-        raise CkfrError(f"The number of workers must be at least 0; got {workers}.")
-    if context is not None and context not in multiprocessing.get_all_start_methods():
-        raise CkfrError(
-            f"There is no start method {context!r} here; expected one of "
-            f"{', '.join(multiprocessing.get_all_start_methods())}."
-        )
-    sampler = EpochSampler(
-        len(view),
-        batch_size,
-        seed=view.seed,
-        shuffle=train,
-        drop_last=train if drop_last is None else drop_last,
-        rank=rank,
-        world_size=world_size,
-    )
-    return DataLoader(
+    check_number("workers", workers, 0, whole=True)
+    methods = multiprocessing.get_all_start_methods()
+    if context is not None and context not in methods:
+        raise CkfrError(f"There is no start method {context!r} here; expected one of {', '.join(methods)}.")
+    sampler = EpochSampler(len(view), batch_size, view.seed, train, train, rank, world_size)
+    return Loader(
         view,
         batch_sampler=sampler,
         num_workers=workers,
@@ -298,18 +277,18 @@ def make_loader(
         # later random number of the run by one, and a resumed run would part from the first.
         generator=torch.Generator().manual_seed(view.seed),
         persistent_workers=workers > 0,
-        pin_memory=torch.cuda.is_available() if pin_memory is None else pin_memory,
+        pin_memory=torch.cuda.is_available(),
         multiprocessing_context=context if workers > 0 else None,
     )
 
 
 def start_epoch(loader: DataLoader, epoch: int, start_batch: int = 0) -> None:
-    """Tell a loader of `make_loader` which epoch comes next and at which batch it begins.
+    """Tell a loader of `make_loader`, wrapped by an engine or not, which epoch and batch come next.
 
     Args:
-        loader: the loader, wrapped by an engine or not.
+        loader: the loader.
         epoch: from 0.
         start_batch: batches of this epoch already done, when a run is resumed.
     """
-    loader.batch_sampler.set_epoch(epoch, start_batch)
-    loader.dataset.set_epoch(epoch)
+    loader.batch_sampler.set_epoch(epoch, start_batch)  # type: ignore[union-attr]
+    loader.dataset.set_epoch(epoch)  # type: ignore[attr-defined]

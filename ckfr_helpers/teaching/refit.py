@@ -148,7 +148,6 @@ def photo_latents(
             64,
             train=False,
             workers=min(2, num_workers()),
-            drop_last=False,
         )
         seen.append(predict(model, loader))
     train, held_out = seen
