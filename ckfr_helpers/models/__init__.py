@@ -1,21 +1,17 @@
-"""One shape for every backbone: stages, neck, linear head."""
+"""One shape for every backbone: stages, neck, linear head; and what a frozen trunk gives, kept."""
 
-from ckfr_helpers.models.classifier import (
-    AUXILIARY,
-    LITE,
-    Classifier,
-    build_model,
-    default_model_name,
-    imagenet_categories,
-    model_names,
-)
+from ckfr_helpers.models.build import LITE, build_model, check_model_name, default_model_name, model_names
+from ckfr_helpers.models.classifier import Classifier
+from ckfr_helpers.models.frozen import CachedFeatures, cache_features, feature_key
 
 __all__ = [
-    "AUXILIARY",
     "LITE",
+    "CachedFeatures",
     "Classifier",
     "build_model",
+    "cache_features",
+    "check_model_name",
     "default_model_name",
-    "imagenet_categories",
+    "feature_key",
     "model_names",
 ]

@@ -1,0 +1,118 @@
+"""Run the frozen part of a network once, keep what it gives, and train the rest on that."""
+
+import hashlib
+import json
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from ckfr_helpers.runtime import CkfrError
+
+
+@dataclass
+class CachedFeatures:
+    """Trunk outputs of one split; `datasets.loading.CachedLoader` makes batches of them.
+
+    Attributes:
+        features: (N, ...) float16 or float32, on the CPU.
+        labels: (N,) int64.
+        indices: (N,) int64, which example of the source each row is.
+    """
+
+    features: Tensor
+    labels: Tensor
+    indices: Tensor
+
+    def __post_init__(self) -> None:
+        if not len(self.features) == len(self.labels) == len(self.indices):
+            raise CkfrError(
+                f"Cached features hold {len(self.features)} rows, {len(self.labels)} labels and "
+                f"{len(self.indices)} indices; expected as many of each."
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@torch.no_grad()
+def cache_features(
+    trunk: nn.Module,
+    loader: Iterable[tuple[Tensor, dict[str, Any], Tensor]],
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float16,
+    progress: bool = True,
+) -> CachedFeatures:
+    """Send every batch of a loader through a frozen trunk.
+
+    Args:
+        trunk: from `Classifier.split`; put in evaluation mode here and restored afterwards.
+        loader: batches (inputs, targets with ``label``, indices), in an order that does not matter here.
+        device: where to compute.
+        dtype: how to keep the result; float16 halves the memory and costs about three digits.
+        progress: show a bar.
+
+    Returns:
+        One row an example, in the loader's order.
+
+    Raises:
+        CkfrError: if the loader is empty, or the trunk's output overflows ``dtype``.
+    """
+    modes = {module: module.training for module in trunk.modules()}  # frozen stages may differ from the rest
+    trunk.eval().to(device)
+    rows: list[tuple[Tensor, Tensor, Tensor]] = []
+    run: Callable[[Tensor], Tensor] | None = None
+    try:
+        for inputs, targets, indices in tqdm(loader, desc="features", disable=not progress, leave=False):
+            inputs = inputs.to(device, non_blocking=True)
+            run = run or _folded(trunk, inputs)
+            output = run(inputs).to(dtype).cpu().contiguous()
+            if not torch.isfinite(output).all():
+                raise CkfrError(f"A trunk output does not fit {dtype}; expected finite values, try float32.")
+            rows.append((output, targets["label"].clone(), indices.clone()))
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    if not rows:
+        raise CkfrError("The loader gave no batch; expected at least one to send through the trunk.")
+    features, labels, places = (torch.cat(column) for column in zip(*rows, strict=True))
+    return CachedFeatures(features, labels, places)
+
+
+def _folded(trunk: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
+    """The same function, faster on a CPU: batch norm folded into the convolutions, channels last in memory.
+
+    Measured on one core for EfficientNet-Lite0: three times the pictures a second (channels last alone:
+    1.6 times), values equal to about five digits. A trunk that cannot be traced runs as it is.
+    """
+    if example.device.type != "cpu" or not len(list(trunk.children())):
+        return trunk
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # tracing is on its way out of torch; its successor starts slowly
+            traced = torch.jit.freeze(torch.jit.trace(trunk, example[:1], check_trace=False))
+    except (RuntimeError, torch.jit.TracingCheckError, NotImplementedError):
+        return trunk
+    layout = torch.channels_last if example.ndim == 4 else torch.contiguous_format
+    return lambda inputs: traced(inputs.contiguous(memory_format=layout))
+
+
+def feature_key(trunk: nn.Module, **inputs: Any) -> str:
+    """A name for cached features by their content: equal keys only for equal trunks on equal inputs.
+
+    Args:
+        trunk: its structure and every weight count, whatever model, stage or file they come from.
+        inputs: what decides the inputs, as plain JSON values: the source's fingerprint, split, size, …
+
+    Returns:
+        16 hexadecimal digits, the same in every process.
+    """
+    digest = hashlib.sha256(json.dumps([inputs, repr(trunk)], sort_keys=True).encode())
+    for name, value in trunk.state_dict().items():
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
