@@ -109,7 +109,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, nargs="+", default=[32, 64, 128, 256, 512, 1024, 2048, 4096])
     parser.add_argument("--classes", type=int, nargs="+", default=[10, 100, 1000])
     parser.add_argument("--features", type=int, default=128, help="of the latents, for the loss alone")
-    parser.add_argument("--model", default="squeezenet1_1", help="for the step")
+    parser.add_argument("--model", default="shufflenet_v2_x0_5", help="for the step")
     parser.add_argument("--size", type=int, default=32, help="side of its pictures")
     arguments = parser.parse_args()
     middle = sorted(arguments.classes)[len(arguments.classes) // 2]

@@ -1,7 +1,13 @@
 """One shape for every backbone: stages, neck, linear head; and what a frozen trunk gives, kept."""
 
-from ckfr_helpers.models.build import LITE, build_model, check_model_name, default_model_name, model_names
-from ckfr_helpers.models.classifier import Classifier
+from ckfr_helpers.models.classifier import (
+    LITE,
+    Classifier,
+    build_model,
+    check_model_name,
+    default_model_name,
+    model_names,
+)
 from ckfr_helpers.models.frozen import CachedFeatures, cache_features, feature_key
 
 __all__ = [

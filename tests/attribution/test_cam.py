@@ -93,7 +93,7 @@ def test_maps_do_not_depend_on_the_batch():
         assert torch.allclose(draw(model, images, [0] * 5, batch_size=2), whole, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "densenet121", "vgg11", "efficientnet_lite0", "convnext_tiny"])
+@pytest.mark.parametrize("name", ["resnet18", "vgg11", "efficientnet_lite0", "convnext_atto"])
 def test_real_networks(name):
     torch.manual_seed(0)
     model = build_model(name, 4, pretrained=False)
@@ -110,11 +110,9 @@ def test_real_networks(name):
 
 def test_vision_transformer_through_its_tokens():
     torch.manual_seed(0)
-    model = build_model("vit_b_32", 4, pretrained=False)
-    with torch.no_grad():  # torchvision starts the head at zero only for its own; make sure there is a signal
-        model.classifier.weight.normal_()
+    model = build_model("vit_tiny_patch16_224", 4, pretrained=False)
     maps = cam.gradient_cam(model, pictures(1, 224), [1], raw=True)
-    assert maps.shape == (1, 7, 7)
+    assert maps.shape == (1, 14, 14)
     assert maps.abs().max() > 0
 
 
