@@ -5,7 +5,6 @@ embedded photos are used, at two strengths of background bias, and only the last
 trained, on trunk outputs that are cached once. Either way the two methods differ in alpha alone.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,12 +45,10 @@ class Lesson:
     scenes: int = 0
 
     def __str__(self) -> str:
+        what = "mini-ImageNet, fine-tuning the whole network on the GPU"
         if self.data == "photos":
-            what = (
-                f"the embedded photos: {self.scenes} training scenes a class at background {self.conditions}"
-            )
-        else:
-            what = "mini-ImageNet, fine-tuning the whole network on the GPU"
+            where = " and ".join(self.conditions)
+            what = f"the embedded photos: {self.scenes} training scenes a class at {where}"
         return (
             f"{what}; {self.epochs} epochs, alpha {self.alpha:g} against 0, seed {self.seed} ({mode()} run)"
         )
@@ -59,14 +56,7 @@ class Lesson:
 
 @dataclass
 class Outcome:
-    """One trained model, as far as figures and tables need it.
-
-    Attributes:
-        history: one dict an epoch.
-        best_epoch: from 1, by validation top-1.
-        test: outputs on the test split.
-        scores: of these, from `score`; severities in LCA height.
-    """
+    """One trained model: a row an epoch, the epoch (from 1) that validates best, what it says of test."""
 
     history: list[dict[str, float]]
     best_epoch: int
@@ -76,14 +66,7 @@ class Outcome:
 
 @dataclass
 class Pair:
-    """Both methods under one condition.
-
-    Attributes:
-        condition: its name.
-        hierarchy: of the classes.
-        baseline, ckfr: the two outcomes.
-        before: (N, D) test latents before any training.
-    """
+    """Both methods under one condition; ``before``: (N, D) test latents before any training."""
 
     condition: str
     hierarchy: Hierarchy
@@ -93,10 +76,7 @@ class Pair:
 
 
 def choose_lesson(alpha: float = 20.0) -> Lesson:
-    """mini-ImageNet where there is a GPU and the data set, else the photos.
-
-    ``CKFR_MODE=full`` makes it longer.
-    """
+    """mini-ImageNet where there is a GPU and the data set, else the photos; ``CKFR_MODE=full`` for longer."""
     full = mode() == "full"
     if pick_device() == "cuda":
         try:
@@ -105,19 +85,22 @@ def choose_lesson(alpha: float = 20.0) -> Lesson:
             pass  # not here; the photos are
         else:
             return Lesson("mini-imagenet", ("mini-ImageNet",), alpha, epochs=30 if full else 3)
-    return Lesson(
-        "photos", ("bias 0", "bias 0.9"), alpha, epochs=6 if full else 4, scenes=100 if full else 20
-    )
+    epochs, scenes = (6, 100) if full else (4, 20)
+    return Lesson("photos", ("bias 0", "bias 0.9"), alpha, epochs=epochs, scenes=scenes)
 
 
-def run_lesson(lesson: Lesson, say: Callable[[str], None] = print) -> list[Pair]:
-    """Train both methods under every condition."""
+def run_lesson(lesson: Lesson) -> list[Pair]:
+    """Train both methods under every condition, and print a line about each network."""
     if lesson.data == "photos":
-        return _photos(lesson, say)
-    return [_mini_imagenet(lesson, condition, say) for condition in lesson.conditions]
+        return _photos(lesson)
+    config = TrainConfig(
+        data="mini-imagenet", model="wide_resnet50_2", alpha=lesson.alpha, epochs=lesson.epochs,
+        seed=lesson.seed, precision="bf16-mixed",
+    )  # fmt: skip
+    return [finetune_pair(config, condition) for condition in lesson.conditions]
 
 
-def _photos(lesson: Lesson, say: Callable[[str], None]) -> list[Pair]:
+def _photos(lesson: Lesson) -> list[Pair]:
     model = build_model(LITE, 1)
     classes = len(class_ids())
 
@@ -137,42 +120,35 @@ def _photos(lesson: Lesson, say: Callable[[str], None]) -> list[Pair]:
     for condition in lesson.conditions:
         _, trained = cached("train", lesson.scenes, float(condition.split()[1]))
         features = {"train": trained, "val": val, "test": tested}
-        outcomes = {}
-        for name, asked in (("baseline", config.baseline()), ("ckfr", config)):
+        outcomes = []
+        for asked in (config.baseline(), config):
             run = train_tail(features, test.hierarchy, asked)
-            outcomes[name] = Outcome(run.history, run.best_epoch, run.seen["test"], run.scores["test"])
-            top1 = run.scores["test"]["top1"]
-            say(f"{condition}, {name}: top-1 {top1:.3f} on test, best epoch {run.best_epoch}")
-        pairs.append(Pair(condition, test.hierarchy, outcomes["baseline"], outcomes["ckfr"], before))
+            outcomes.append(
+                _told(condition, Outcome(run.history, run.best_epoch, run.seen["test"], run.scores["test"]))
+            )
+        pairs.append(Pair(condition, test.hierarchy, outcomes[0], outcomes[1], before))
     return pairs
 
 
-def _mini_imagenet(lesson: Lesson, condition: str, say: Callable[[str], None]) -> Pair:
-    return finetune_pair(
-        TrainConfig(
-            data="mini-imagenet",
-            model="wide_resnet50_2",
-            alpha=lesson.alpha,
-            epochs=lesson.epochs,
-            seed=lesson.seed,
-            precision="bf16-mixed",
-        ),
-        condition,
-        say,
-    )
-
-
-def finetune_pair(config: TrainConfig, condition: str, say: Callable[[str], None] = print) -> Pair:
-    """Fine-tune a whole network twice, with the config's alpha and with 0, and score both on test."""
-    outcomes = {}
+def finetune_pair(config: TrainConfig, condition: str) -> Pair:
+    """Fine-tune a whole network twice, with alpha 0 and with the config's, and score both on test."""
     source = open_split(config, "test")
     fabric = make_fabric(config)
     untrained = make_model(config, len(source.classes)).to(fabric.device)
     before = predict(untrained, split_loader(config, source, untrained, fabric, train=False), fabric).latents
-    for name, asked in (("baseline", config.baseline()), ("ckfr", config)):
+    outcomes = []
+    for asked in (config.baseline(), config):
         run = train(asked)
         loader = split_loader(asked, source, run.model, fabric, train=False)
         seen = predict(run.model.to(fabric.device), loader, fabric)
-        outcomes[name] = Outcome(run.history, run.best_epoch, seen, run.scores)
-        say(f"{condition}, {name}: top-1 {run.scores['top1']:.3f} on test, best epoch {run.best_epoch}")
-    return Pair(condition, source.hierarchy, outcomes["baseline"], outcomes["ckfr"], before)
+        outcomes.append(_told(condition, Outcome(run.history, run.best_epoch, seen, run.scores)))
+    return Pair(condition, source.hierarchy, outcomes[0], outcomes[1], before)
+
+
+def _told(condition: str, outcome: Outcome) -> Outcome:
+    name = "CKFR" if any(epoch["train_metric"] for epoch in outcome.history) else "baseline"
+    print(
+        f"{condition}, {name}: top-1 {outcome.scores['top1']:.3f} on test, best epoch {outcome.best_epoch}",
+        flush=True,
+    )
+    return outcome

@@ -4,7 +4,7 @@ The frozen trunk of EfficientNet-Lite0 turns every scene into a map once. Then o
 alpha, all from the same weights on the same batches, and each is looked at on validation and test scenes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,8 +14,9 @@ from torch import Tensor
 
 from ckfr_helpers import datasets
 from ckfr_helpers.attribution.cam import class_activation_maps
-from ckfr_helpers.attribution.energy import BackgroundSwap, background_swap
+from ckfr_helpers.attribution.energy import background_swap
 from ckfr_helpers.attribution.look import Look, look, look_scores
+from ckfr_helpers.datasets.base import ImageSource
 from ckfr_helpers.datasets.scenes.photos import class_ids
 from ckfr_helpers.datasets.scenes.single import PhotoScenes
 from ckfr_helpers.datasets.scenes.swapped import OnBackground
@@ -27,17 +28,15 @@ LITE, STAGE, SIZE = "efficientnet_lite0", 7, 224
 
 
 @dataclass(frozen=True)
-class Watched:
-    """One network and what was seen of it.
+class TrainedNetwork:
+    """One network and where it looks.
 
     Attributes:
-        alpha: its weight of the metric term; 0 is the baseline.
         tail: last block, last convolution and classifier.
         val, test: where it looks on both splits.
         usual, foreign: (N,) its answers for the test scenes on the usual and on a foreign background.
     """
 
-    alpha: float
     tail: Classifier
     val: Look
     test: Look
@@ -45,14 +44,9 @@ class Watched:
     foreign: np.ndarray
 
     @property
-    def swap(self) -> BackgroundSwap:
-        """Accuracy on the background-swapped pairs."""
-        return background_swap(self.usual, self.foreign, self.test.labels)
-
-    @property
     def scores(self) -> dict[str, float]:
         """`look_scores` of the test split, and what the swapped background costs."""
-        swap = self.swap
+        swap = background_swap(self.usual, self.foreign, self.test.labels)
         found = look_scores(self.test, self.val)
         return found | {"usual": swap.usual, "foreign": swap.foreign, "drop": swap.drop}
 
@@ -67,18 +61,16 @@ class LookLesson:
     """Scenes, features and networks.
 
     Attributes:
-        bias: background bias of the training scenes.
         network: the whole network with ImageNet weights; its trunk made the features.
         sources: "train", "val" and "test" scenes.
         features: trunk outputs of each.
         models: alpha -> what was trained.
     """
 
-    bias: float
     network: Classifier
     sources: dict[str, PhotoScenes]
     features: dict[str, CachedFeatures]
-    models: dict[float, Watched]
+    models: dict[float, TrainedNetwork]
 
     @property
     def scenes(self) -> PhotoScenes:
@@ -118,55 +110,46 @@ def run_look_lesson(
     bias: float = 0.9,
     seed: int = 0,
     scenes: int | None = None,
-    say: Callable[[str], None] = print,
 ) -> LookLesson:
-    """Train one network for each alpha on biased scenes and look into all of them.
+    """Train one network for each alpha on biased scenes, look into all of them, print a line about each.
 
     Args:
         alphas: 0 is the baseline.
-        bias: background bias of the training scenes; the test scenes have none.
+        bias: background bias of the training scenes; the others have none.
         seed: of the scenes, of the usual places and of the training.
         scenes: training scenes a class; 20, or 60 with ``CKFR_MODE=full``, where None.
-        say: called with a line about each network.
     """
     each = scenes or (60 if mode() == "full" else 20)
-    classes = len(class_ids())
     network = build_model(LITE, 1).eval()
 
-    def cached(source: datasets.base.ImageSource) -> CachedFeatures:
+    def cached(source: ImageSource) -> CachedFeatures:
         return cache_split(source, network, STAGE, SIZE, progress=False)
 
-    def opened(split: str, count: int, **options: float) -> PhotoScenes:
-        return datasets.open_source("photos", split, size=SIZE, scenes=count * classes, seed=seed, **options)
-
-    sources = {
-        "train": opened("train", each, background_bias=bias),
-        "val": opened("val", max(2, each // 2)),
-        "test": opened("test", max(2, each // 2)),
-    }
+    sources = {}
+    for split, count in (("train", each), ("val", max(2, each // 2)), ("test", max(2, each // 2))):
+        tie = {"background_bias": bias} if split == "train" else {}
+        sources[split] = datasets.open_source(
+            "photos", split, size=SIZE, scenes=count * len(class_ids()), seed=seed, **tie
+        )
     features = {split: cached(source) for split, source in sources.items()}
     swapped = {name: cached(OnBackground(sources["test"], name)) for name in ("usual", "foreign")}
     models = {}
-    for alpha in alphas:
+    for alpha in map(float, alphas):
         config = TrainConfig(
-            model=LITE, freeze=STAGE, alpha=float(alpha), epochs=4, lr=1e-3, seed=seed, accelerator="cpu"
+            model=LITE, freeze=STAGE, alpha=alpha, epochs=4, lr=1e-3, seed=seed, accelerator="cpu"
         )
-        run = train_tail(features, sources["test"].hierarchy, config)
-        models[float(alpha)] = _watched(float(alpha), run.tail, features, sources, swapped)
-        found = models[float(alpha)].scores
-        say(
+        tail = train_tail(features, sources["test"].hierarchy, config).tail
+        val, test = (
+            look(tail, features[split].loader(64, train=False), sources[split]) for split in ("val", "test")
+        )
+        usual, foreign = (
+            predict(tail, part.loader(256, train=False)).logits.argmax(1) for part in swapped.values()
+        )
+        models[alpha] = TrainedNetwork(tail, val, test, usual, foreign)
+        found = models[alpha].scores
+        print(
             f"alpha {alpha:g}: top-1 {found['top1']:.2f}, energy on the object {found['energy']:.2f}, "
-            f"box right {found['gt_known_fixed']:.2f}"
+            f"box right {found['gt_known_fixed']:.2f}",
+            flush=True,
         )
-    return LookLesson(bias, network, sources, features, models)
-
-
-def _watched(alpha: float, tail: Classifier, features: dict, sources: dict, swapped: dict) -> Watched:
-    looks = {
-        split: look(tail, features[split].loader(64, train=False), sources[split])
-        for split in ("val", "test")
-    }
-    answers = {
-        name: predict(tail, part.loader(256, train=False)).logits.argmax(1) for name, part in swapped.items()
-    }
-    return Watched(alpha, tail, looks["val"], looks["test"], answers["usual"], answers["foreign"])
+    return LookLesson(network, sources, features, models)

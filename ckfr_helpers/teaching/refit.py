@@ -47,15 +47,11 @@ class FrozenLatents:
             latents, labels = getattr(self, name), getattr(self, f"{name}_labels")
             if latents.ndim != 2 or latents.shape[1] != self.train.shape[1] or len(latents) == 0:
                 raise CkfrError(
-                    f"The {name} latents have shape {latents.shape}; expected (samples, features), with as "
-                    "many features in both splits and at least one sample."
+                    f"The {name} latents have shape {latents.shape}; expected (samples, features)."
                 )
-            if labels.shape != (len(latents),):
-                raise CkfrError(f"{len(latents)} {name} latents beside labels of shape {labels.shape}.")
-            if labels.min() < 0 or labels.max() >= len(self.hierarchy):
+            if labels.shape != (len(latents),) or not np.isin(labels, range(len(self.hierarchy))).all():
                 raise CkfrError(
-                    f"The {name} labels run from {labels.min()} to {labels.max()}; expected 0 to "
-                    f"{len(self.hierarchy) - 1}."
+                    f"The {name} labels do not fit {len(latents)} latents of {len(self.hierarchy)} classes."
                 )
 
 
@@ -67,11 +63,8 @@ class RefitSetting:
         alpha: weight of the metric term; 0 is the baseline.
         ell: exponent of the latent distance.
         dimensions: P, the projection's output.
-        steps: of Adam, with a cosine decay of the learning rate to 0.
+        steps: of Adam, from 3e-3 with a cosine decay to 0.
         batch_size: samples a step; at most as many as there are.
-        learning_rate: of the first step.
-        measure: of the class distances that latents shall follow.
-        knowledge_scale: factor on these (demo: 0.1).
         seed: of first weights and batches; equal seeds give both methods the same of each.
 
     Raises:
@@ -83,9 +76,6 @@ class RefitSetting:
     dimensions: int = 32
     steps: int = 120
     batch_size: int = 64
-    learning_rate: float = 3e-3
-    measure: str = "path"
-    knowledge_scale: float = 0.1
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -100,7 +90,6 @@ class Refit:
     """A fitted model, as far as a picture of it needs it.
 
     Attributes:
-        setting: what was asked for.
         latents: (M, P) projected held-out latents.
         logits: (M, C) of the held-out samples.
         train_accuracy: share of the training samples that it gets right.
@@ -115,53 +104,29 @@ class Refit:
     scores: dict[str, float]
 
 
-def photo_latents(
-    scenes: int = 16,
-    held_out_scenes: int = 10,
-    *,
-    background_bias: float = 0.0,
-    size: int = 160,
-    seed: int = 0,
-    model_name: str = "efficientnet_lite0",
-) -> FrozenLatents:
+def photo_latents(scenes: int = 16, held_out_scenes: int = 10, *, size: int = 160) -> FrozenLatents:
     """Pooled latents of the embedded photos' training and validation scenes, before any training.
 
     The test split stays out of it: who moves a slider while looking at a score is choosing by that score.
 
     Args:
         scenes, held_out_scenes: a class.
-        background_bias: of the training scenes.
         size: side of the input in pixels.
-        seed: of the scenes.
-        model_name: backbone with pretrained weights.
     """
-    classes = len(class_ids())
-    model = build_model(model_name, 1)
+    model = build_model("efficientnet_lite0", 1)
     transform = make_transform("light", train=False, size=size, mean=model.mean, std=model.std)
     seen = []
     for split, each in (("train", scenes), ("val", held_out_scenes)):
-        source = datasets.open_source(
-            "photos", split, size=size, scenes=classes * each, seed=seed, background_bias=background_bias
-        )
-        loader = make_loader(
-            TransformedView(source, transform),
-            64,
-            train=False,
-            workers=min(2, num_workers()),
-        )
+        source = datasets.open_source("photos", split, size=size, scenes=len(class_ids()) * each)
+        view = TransformedView(source, transform)
+        loader = make_loader(view, 64, train=False, workers=min(2, num_workers()))
         seen.append(predict(model, loader))
     train, held_out = seen
-    return FrozenLatents(
-        train.latents, train.labels, held_out.latents, held_out.labels, source.hierarchy
-    )  # fmt: skip
+    return FrozenLatents(train.latents, train.labels, held_out.latents, held_out.labels, source.hierarchy)
 
 
 def refit(frozen: FrozenLatents, setting: RefitSetting) -> Refit:
     """Fit a projection (D -> P) and a linear classifier (P -> C) to cross-entropy + alpha · metric term.
-
-    Args:
-        frozen: latents and classes.
-        setting: loss and optimisation.
 
     Returns:
         The fit, scored on the held-out samples; the same for the same setting on the same machine.
@@ -173,17 +138,22 @@ def refit(frozen: FrozenLatents, setting: RefitSetting) -> Refit:
 def _fit(frozen: FrozenLatents, setting: RefitSetting) -> Refit:
     samples, features = frozen.train.shape
     classes = len(frozen.hierarchy)
-    train, held_out = _scaled(frozen)
+    # Every feature has mean 0 and deviation 1 over the training samples.
+    middle, spread = frozen.train.mean(axis=0), frozen.train.std(axis=0) + 1e-6
+    train, held_out = (
+        torch.from_numpy(((split - middle) / spread).astype(np.float32))
+        for split in (frozen.train, frozen.held_out)
+    )
     labels = torch.from_numpy(frozen.train_labels)
-    knowledge = frozen.hierarchy.distances(setting.measure)
-    loss = AlignedTripletLoss(setting.alpha, setting.ell, setting.knowledge_scale * knowledge)
+    knowledge = frozen.hierarchy.distances("path")
+    loss = AlignedTripletLoss(setting.alpha, setting.ell, 0.1 * knowledge)
 
     draws = torch.Generator().manual_seed(setting.seed)
     projection = torch.randn(setting.dimensions, features, generator=draws) / features**0.5
     weight = torch.randn(classes, setting.dimensions, generator=draws) / setting.dimensions**0.5
     bias = torch.zeros(classes)
     learned = [projection.requires_grad_(), weight.requires_grad_(), bias.requires_grad_()]
-    optimiser = torch.optim.Adam(learned, lr=setting.learning_rate)
+    optimiser = torch.optim.Adam(learned, lr=3e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, setting.steps)
     batches = _batches(samples, min(setting.batch_size, samples), draws)
     for _ in range(setting.steps):
@@ -202,17 +172,8 @@ def _fit(frozen: FrozenLatents, setting: RefitSetting) -> Refit:
         hits = (train @ projection.T @ weight.T + bias).argmax(1) == labels
     truth = frozen.held_out_labels
     scores = metrics.hierarchical_metrics(logits, truth, frozen.hierarchy.distances("lca_height"))
-    scores |= metrics.latent_tree_correlation(latents, truth, frozen.hierarchy.distances("path"))
+    scores |= metrics.latent_tree_correlation(latents, truth, knowledge)
     return Refit(setting, latents.numpy(), logits, float(hits.float().mean()), scores)
-
-
-def _scaled(frozen: FrozenLatents) -> tuple[Tensor, Tensor]:
-    """(N, D), (M, D): every feature with mean 0 and deviation 1 over the training samples."""
-    middle, spread = frozen.train.mean(axis=0), frozen.train.std(axis=0) + 1e-6
-    train, held_out = (
-        ((split - middle) / spread).astype(np.float32) for split in (frozen.train, frozen.held_out)
-    )
-    return torch.from_numpy(train), torch.from_numpy(held_out)
 
 
 def _batches(samples: int, size: int, draws: torch.Generator) -> Iterator[Tensor]:

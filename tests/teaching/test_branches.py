@@ -115,10 +115,8 @@ def test_notebook_03_names_the_hues_rightly(photo_tree):
 def test_the_grid_puts_every_setting_in_its_place():
     grid = {(alpha, ell): f"{alpha} and {ell}" for ell in (2.0, 0.8) for alpha in (20, 0, 2)}
     colours = class_colours(sisters(TREE))
-    figure = alpha_ell_grid(
-        grid, lambda axis, text: axis.set_title(text), TREE, colours, cell=(2, 1.5), legend_height=0.5
-    )
-    assert figure.get_size_inches().tolist() == [6, 3.5]
+    figure = alpha_ell_grid(grid, lambda axis, text: axis.set_title(text), TREE, colours, cell=(2, 1.5))
+    assert figure.get_size_inches().tolist() == [6, 3.35]
     assert [axis.get_title() for axis in figure.axes] == [
         "0 and 0.8", "2 and 0.8", "20 and 0.8", "0 and 2.0", "2 and 2.0", "20 and 2.0",
     ]  # fmt: skip

@@ -111,10 +111,13 @@ def test_bad_settings_get_one_sentence(change, said):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"train_labels": np.zeros(3, np.int64)}, "96 train latents beside labels"),
+        ({"train_labels": np.zeros(3, np.int64)}, "train labels do not fit 96 latents of 8 classes"),
         ({"held_out": np.zeros((80, 7), np.float32)}, "held_out latents have shape"),
-        ({"held_out_labels": np.full(80, 8)}, "expected 0 to 7"),
-        ({"train": np.zeros((0, 20), np.float32), "train_labels": np.zeros(0, np.int64)}, "at least one"),
+        ({"held_out_labels": np.full(80, 8)}, "held_out labels do not fit"),
+        (
+            {"train": np.zeros((0, 20), np.float32), "train_labels": np.zeros(0, np.int64)},
+            "train latents have shape",
+        ),
     ],
 )
 def test_latents_that_do_not_match_get_one_sentence(frozen, change, said):

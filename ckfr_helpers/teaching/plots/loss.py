@@ -13,10 +13,8 @@ from ckfr_helpers.hierarchy.tree import Hierarchy
 from ckfr_helpers.losses.arrangement import Arrangement
 from ckfr_helpers.metrics import mean_interval
 from ckfr_helpers.teaching.plots.branches import class_colours, sisters
-from ckfr_helpers.teaching.plots.multiples import alpha_ell_grid
+from ckfr_helpers.teaching.plots.multiples import alpha_ell_grid, class_matrices
 from ckfr_helpers.teaching.plots.style import BASELINE, CMAP, COLOURS, OURS, subplots
-
-# The small trees have up to five families: the first hues stay apart when a family darkens.
 
 # Trees of four small branches: the hues that lie furthest apart come first.
 _HUES = ("orange", "purple", "blue", "green", "red", "sky", "brown", "pink")
@@ -206,7 +204,7 @@ def arrangement_grid(grid: Mapping[tuple[float, float], Arrangement], hierarchy:
         axis.set_title(correlation(result.alignment.pearson_between), fontsize=10)
 
     colours = class_colours(sisters(hierarchy), _HUES)
-    return alpha_ell_grid(grid, draw, hierarchy, colours, cell=(2.25, 2.42), legend_height=0.35)
+    return alpha_ell_grid(grid, draw, hierarchy, colours, cell=(2.25, 2.42))
 
 
 def correlation(value: float) -> str:
@@ -234,24 +232,13 @@ def arrangement_view(result: Arrangement, hierarchy: Hierarchy) -> Figure:
 
 
 def distance_matrices(matrices: Mapping[str, np.ndarray], hierarchy: Hierarchy) -> Figure:
-    """Class-by-class mean distances side by side in tree order, each on its own scale from 0 to its maximum.
+    """Class-by-class mean distances in tree order, each on its own scale from 0 to its maximum.
 
     Args:
         matrices: title -> (C, C), in label order.
     """
-    order = hierarchy.order()
-    names = [hierarchy.names[label] for label in order]
-    figure, axes = plt.subplots(1, len(matrices), figsize=(2.6 * len(matrices) + 0.6, 3.4))
-    picture = None
-    for axis, (title, matrix) in zip(axes, matrices.items(), strict=True):
-        picture = axis.imshow(matrix[np.ix_(order, order)] / matrix.max(), cmap=CMAP, vmin=0, vmax=1)
-        axis.set_title(title)
-        axis.set_xticks(range(len(names)), names, rotation=90)
-        axis.set_yticks(range(len(names)), names if axis is axes[0] else [])
-        axis.tick_params(length=0)
-        axis.spines[:].set_visible(False)
-    figure.colorbar(picture, ax=axes, shrink=0.62, label="distance / largest", ticks=(0, 0.5, 1))
-    return figure
+    shares = {title: matrix / matrix.max() for title, matrix in matrices.items()}
+    return class_matrices(shares, hierarchy, "distance / largest", side=2.4)
 
 
 def class_means(matrix: np.ndarray, labels: np.ndarray) -> np.ndarray:

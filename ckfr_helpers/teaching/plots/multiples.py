@@ -1,4 +1,4 @@
-"""Small multiples over alpha and ell, under one legend of the classes' colours."""
+"""Small multiples: matrices over the classes in tree order, and pictures over alpha and ell."""
 
 from collections.abc import Callable, Mapping
 from typing import TypeVar
@@ -9,9 +9,36 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ckfr_helpers.hierarchy.tree import Hierarchy
-from ckfr_helpers.teaching.plots.style import subplots
+from ckfr_helpers.teaching.plots.style import CMAP, subplots
 
 Result = TypeVar("Result")
+
+
+def class_matrices(
+    matrices: Mapping[str, np.ndarray], hierarchy: Hierarchy, label: str, *, side: float = 3.6
+) -> Figure:
+    """Matrices side by side, rows and columns in tree order, under one colour bar from 0 to 1.
+
+    Args:
+        matrices: title -> (C, C) in [0, 1], in label order.
+        hierarchy: C classes; up to 30 are named.
+        label: of the colour bar.
+        side: of one matrix, in inches.
+    """
+    order = hierarchy.order()
+    names = [hierarchy.names[label] for label in order] if len(order) <= 30 else []
+    size = (side * len(matrices) + 1.5, side + 1)
+    figure, axes = subplots(1, len(matrices), figsize=size, sharey=True)
+    figure.set_layout_engine("compressed")
+    for axis, (title, matrix) in zip(axes, matrices.items(), strict=True):
+        picture = axis.imshow(matrix[np.ix_(order, order)], cmap=CMAP, vmin=0, vmax=1)
+        axis.set_title(title)
+        axis.set_xticks(range(len(names)), names, rotation=90)
+        axis.set_yticks(range(len(names)), names)
+        axis.tick_params(labelsize=8 if len(names) > 12 else 10, length=0)
+        axis.spines[:].set_visible(False)
+    figure.colorbar(picture, ax=axes, shrink=0.7, label=label, ticks=(0, 0.5, 1))
+    return figure
 
 
 def alpha_ell_grid(
@@ -21,8 +48,6 @@ def alpha_ell_grid(
     colours: np.ndarray,
     *,
     cell: tuple[float, float],
-    legend_height: float,
-    column_gap: float = 2.0,
 ) -> Figure:
     """One small picture for each setting, alpha growing to the right and ell downwards, both named outside.
 
@@ -32,11 +57,9 @@ def alpha_ell_grid(
         hierarchy: C classes; the legend names them in tree order, two to a column of pictures.
         colours: (C, 3) RGB in label order.
         cell: width and height of one picture, in inches.
-        legend_height: inches added for the legend.
-        column_gap: between the legend's columns, in font sizes.
     """
     alphas, ells = sorted({a for a, _ in grid}), sorted({e for _, e in grid})
-    size = (cell[0] * len(alphas), cell[1] * len(ells) + legend_height)
+    size = (cell[0] * len(alphas), cell[1] * len(ells) + 0.35)
     figure, axes = subplots(len(ells), len(alphas), figsize=size, squeeze=False)
     for row, ell in zip(axes, ells, strict=True):
         for axis, alpha in zip(row, alphas, strict=True):
@@ -50,6 +73,6 @@ def alpha_ell_grid(
     ]
     figure.legend(
         handles=handles, loc="outside upper center", ncols=min(len(handles), 2 * len(alphas)),
-        handletextpad=0.1, columnspacing=column_gap,
+        handletextpad=0.1, columnspacing=0.8 if len(handles) > 8 else 2.0,
     )  # fmt: skip
     return figure

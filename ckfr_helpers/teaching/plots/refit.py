@@ -85,7 +85,7 @@ def refit_view(fit: Refit, before: Refit | None, labels: np.ndarray, hierarchy: 
     for axis in axes[:, 0]:
         axis.remove()
     left = figure.add_subplot(grid[:, 0])
-    distances = hierarchy.distances(fit.setting.measure)
+    distances = hierarchy.distances("path")
     share = _map(left, fit, before, labels, hierarchy, distances)
     left.set_title("held-out scenes and class means in their widest plane")
     left.set_xlabel(f"the plane holds {share:.0%} of the variance between class means")
@@ -114,9 +114,7 @@ def refit_grid(grid: Mapping[tuple[float, float], Refit], labels: np.ndarray, hi
         _map(axis, fit, None, labels, hierarchy, distances, names=False)
         axis.set_title(f"top-1 {fit.scores['top1']:.0%}, r = {fit.scores['correlation']:.2f}", fontsize=9)
 
-    return alpha_ell_grid(
-        grid, draw, hierarchy, _colours(hierarchy), cell=(2.3, 2.35), legend_height=0.3, column_gap=0.8
-    )
+    return alpha_ell_grid(grid, draw, hierarchy, _colours(hierarchy), cell=(2.3, 2.35))
 
 
 def _said(fit: Refit) -> str:
@@ -164,6 +162,7 @@ def _name(
 ) -> None:
     """Class names beside their means, each at the nearest free place, with a line to it where that is far."""
     high, letter, gap = 0.085 * reach, 0.039 * reach, 0.05 * reach
+    frame = np.array([1.33, 0.98])  # the map is wider than high
     taken = [(x - gap, y - gap, x + gap, y + gap) for x, y in means]
     around = [(r * np.cos(a), r * np.sin(a)) for r in np.arange(1, 14) * 0.06 * reach
               for a in np.linspace(0, 2 * np.pi, 24, endpoint=False)]  # fmt: skip
@@ -173,7 +172,8 @@ def _name(
         for right, up in around:
             low = x + right if right >= 0 else x + right - width
             box = (low, y + up - high / 2, low + width, y + up + high / 2)
-            if _inside(box, middle, reach) and not any(_overlap(box, other) for other in taken):
+            far = np.abs(np.reshape(box, (2, 2)) - middle).max(axis=0)
+            if (far < reach * frame).all() and not any(_overlap(box, other) for other in taken):
                 break
         taken.append(box)
         if np.hypot(right, up) > 0.14 * reach:
@@ -182,12 +182,6 @@ def _name(
             low, y + up, hierarchy.names[label], color=colours[label] * 0.75, fontsize=8.5, weight="bold",
             va="center", zorder=5, path_effects=[withStroke(linewidth=2, foreground="white")],
         )  # fmt: skip
-
-
-def _inside(box: tuple[float, ...], middle: np.ndarray, reach: float) -> bool:
-    wide, high = 1.33 * reach, 0.98 * reach
-    x, y = middle
-    return box[0] > x - wide and box[2] < x + wide and box[1] > y - high and box[3] < y + high
 
 
 def _overlap(one: tuple[float, ...], other: tuple[float, ...]) -> bool:

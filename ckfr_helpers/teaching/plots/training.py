@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 
 from ckfr_helpers import metrics
 from ckfr_helpers.losses.triplet import latent_distances
+from ckfr_helpers.teaching.plots.multiples import class_matrices
 from ckfr_helpers.teaching.plots.names import NAMES
-from ckfr_helpers.teaching.plots.style import BASELINE, CMAP, OURS
+from ckfr_helpers.teaching.plots.style import BASELINE, OURS
 
 if TYPE_CHECKING:
     from ckfr_helpers.teaching.lesson import Pair
@@ -26,7 +27,7 @@ def curves(pairs: Sequence["Pair"]) -> Figure:
         ("train_metric", "alpha × metric term (train)"),
         ("val_top1", "top-1 (validation)"),
     )
-    figure, axes = plt.subplots(len(pairs), 3, figsize=(9, 2.6 * len(pairs)), squeeze=False)
+    figure, axes = plt.subplots(len(pairs), 3, figsize=(10, 2.7 * len(pairs)), squeeze=False)
     for row, pair in zip(axes, pairs, strict=True):
         for axis, (key, title) in zip(row, panels, strict=True):
             for name, outcome, colour in _both(pair):
@@ -39,56 +40,30 @@ def curves(pairs: Sequence["Pair"]) -> Figure:
 
 
 def confusions(pair: "Pair") -> Figure:
-    """Both methods' mistakes, classes in tree order: near the diagonal means near in the tree."""
-    order = pair.hierarchy.order()
-    names = [pair.hierarchy.names[i] for i in order]
-    figure, axes = plt.subplots(1, 2, figsize=(11, 5.2), sharey=True)
-    for axis, (name, outcome, _) in zip(axes, _both(pair), strict=True):
-        table = metrics.confusion_matrix(outcome.test.logits.argmax(1), outcome.test.labels, len(order))
-        share = table / np.maximum(table.sum(1, keepdims=True), 1)
-        sns.heatmap(
-            share[np.ix_(order, order)],
-            ax=axis,
-            cmap=CMAP,
-            vmin=0,
-            vmax=1,
-            square=True,
-            xticklabels=names if len(names) <= 30 else False,
-            yticklabels=names if len(names) <= 30 else False,
-            cbar=axis is axes[-1],
-            cbar_kws={"label": "share of the true class", "shrink": 0.8},
-        )
-        axis.set(title=f"{name}, {pair.condition}", xlabel="answer")
-        axis.tick_params(labelsize=7, length=0)
-    axes[0].set_ylabel("truth")
-    return figure
+    """Both methods' answers (columns) by true class (rows): near the diagonal means near in the tree."""
+    shares = {}
+    for name, outcome, _ in _both(pair):
+        answers = outcome.test.logits.argmax(1)
+        table = metrics.confusion_matrix(answers, outcome.test.labels, len(pair.hierarchy))
+        shares[f"{name}, {pair.condition} (rows: truth, columns: answer)"] = table / np.maximum(table.sum(1, keepdims=True), 1)
+    return class_matrices(shares, pair.hierarchy, "share of the true class", side=4.4)
 
 
-def latent_against_tree(pair: "Pair", ell: float = 1.2, measure: str = "path", most: int = 300) -> Figure:
-    """Latent distance at each tree distance: before training, after the baseline, after CKFR."""
-    tree = pair.hierarchy.distances(measure)
+def latent_against_tree(pair: "Pair", ell: float = 1.2, most: int = 300) -> Figure:
+    """Distances of pairs of test scenes, by path length: before training, after the baseline, after CKFR."""
     labels = pair.ckfr.test.labels
     keep = np.linspace(0, len(labels) - 1, min(most, len(labels))).round().astype(int)
-    rows, columns = np.triu_indices(len(keep), 1)
-    apart = tree[labels[keep]][:, labels[keep]][rows, columns]
-    views = (
-        ("before training", pair.before),
-        ("baseline", pair.baseline.test.latents),
-        ("CKFR", pair.ckfr.test.latents),
-    )
-    figure, axes = plt.subplots(1, 3, figsize=(10, 3.2), sharey=True)
-    for axis, (name, latents), colour in zip(axes, views, (CMAP, BASELINE, OURS), strict=True):
-        latent = latent_distances(torch.as_tensor(latents[keep]), ell).numpy()[rows, columns]
-        colour = "white" if colour == CMAP else colour
-        sns.boxplot(
-            x=apart.astype(int), y=latent, ax=axis, color=colour, showfliers=False, width=0.7, linewidth=1
-        )
-        different = apart > 0
-        correlation = np.corrcoef(latent[different], apart[different])[0, 1]
-        axis.set(
-            title=f"{name}: correlation {correlation:.2f}", xlabel="edges between the classes", ylabel=""
-        )
-        lengths = np.unique(apart).astype(int)
+    pairs = np.triu_indices(len(keep), 1)
+    edges = pair.hierarchy.distances("path")[np.ix_(labels[keep], labels[keep])][pairs].astype(int)
+    views = [("before training", pair.before, "white")]
+    views += [(name, outcome.test.latents, colour) for name, outcome, colour in _both(pair)]
+    figure, axes = plt.subplots(1, 3, figsize=(10, 3.4), sharey=True)
+    for axis, (name, latents, colour) in zip(axes, views, strict=True):
+        latent = latent_distances(torch.as_tensor(latents[keep]), ell).numpy()[pairs]
+        sns.boxplot(x=edges, y=latent, ax=axis, color=colour, showfliers=False, width=0.7, linewidth=1)
+        correlation = np.corrcoef(latent[edges > 0], edges[edges > 0])[0, 1]
+        axis.set(title=f"{name}: correlation {correlation:.2f}", xlabel="edges between the classes")
+        lengths = np.unique(edges)
         axis.set_xticks(range(0, len(lengths), 4), lengths[::4])
     axes[0].set_ylabel("latent distance")
     return figure
@@ -97,7 +72,7 @@ def latent_against_tree(pair: "Pair", ell: float = 1.2, measure: str = "path", m
 def severities(pair: "Pair") -> Figure:
     """How far from the truth the wrong answers are: counts by height of the lowest common ancestor."""
     matrix = pair.hierarchy.distances("lca_height")
-    figure, axis = plt.subplots(figsize=(6.5, 3))
+    figure, axis = plt.subplots(figsize=(8, 3.2))
     heights = np.arange(1, int(matrix.max()) + 1)
     for shift, (name, outcome, colour) in zip((-0.2, 0.2), _both(pair), strict=True):
         far = metrics.mistake_distances(outcome.test.logits.argmax(1), outcome.test.labels, matrix)
@@ -126,27 +101,14 @@ def _both(pair: "Pair") -> list[tuple[str, Any, Any]]:
     return [("baseline", pair.baseline, BASELINE), ("CKFR", pair.ckfr, OURS)]
 
 
-def three_matrices(pair: "Pair", ell: float = 1.2, measure: str = "path") -> Figure:
+def three_matrices(pair: "Pair", ell: float = 1.2) -> Figure:
     """The tree's class distances beside those between class means of test latents, all in tree order."""
-    order = pair.hierarchy.order()
-    names = [pair.hierarchy.names[i] for i in order]
-    tree = pair.hierarchy.distances(measure)
-    views = [("the tree says", tree)]
+    tree = pair.hierarchy.distances("path")
+    upper = np.triu_indices(len(tree), 1)
+    views = {"the tree says": tree / tree.max()}
     for name, outcome in (("cross-entropy alone learns", pair.baseline), ("CKFR learns", pair.ckfr)):
-        means = [outcome.test.latents[outcome.test.labels == label].mean(0) for label in range(len(order))]
+        means = [outcome.test.latents[outcome.test.labels == label].mean(0) for label in range(len(tree))]
         latent = latent_distances(torch.as_tensor(np.stack(means)), ell).numpy()
-        upper = np.triu_indices(len(order), 1)
         correlation = np.corrcoef(latent[upper], tree[upper])[0, 1]
-        views.append((f"{name}  (r = {correlation:.2f})", latent))
-    figure, axes = plt.subplots(1, 3, figsize=(12, 4.6), sharey=True, layout="compressed")
-    for axis, (title, matrix) in zip(axes, views, strict=True):
-        image = axis.imshow(matrix[np.ix_(order, order)], cmap=CMAP)
-        axis.set_title(title)
-        axis.set_xticks(range(len(names)), names, rotation=90)
-        axis.tick_params(labelsize=7, length=0)
-        for spine in axis.spines.values():
-            spine.set_visible(False)
-    axes[0].set_yticks(range(len(names)), names)
-    bar = figure.colorbar(image, ax=axes, shrink=0.6, ticks=[matrix.min(), matrix.max()])
-    bar.ax.set_yticklabels(["near", "far"])
-    return figure
+        views[f"{name}  (r = {correlation:.2f})"] = latent / latent.max()
+    return class_matrices(views, pair.hierarchy, "distance / largest")
