@@ -45,7 +45,9 @@ def confusions(pair: "Pair") -> Figure:
     for name, outcome, _ in _both(pair):
         answers = outcome.test.logits.argmax(1)
         table = metrics.confusion_matrix(answers, outcome.test.labels, len(pair.hierarchy))
-        shares[f"{name}, {pair.condition} (rows: truth, columns: answer)"] = table / np.maximum(table.sum(1, keepdims=True), 1)
+        shares[f"{name}, {pair.condition} (rows: truth, columns: answer)"] = table / np.maximum(
+            table.sum(1, keepdims=True), 1
+        )
     return class_matrices(shares, pair.hierarchy, "share of the true class", side=4.4)
 
 
