@@ -2,9 +2,10 @@
 
     python benchmarks/max_box_acc.py
 
-Both sides score the same maps in the same run, on one thread. The literal loop is the protocol as its text
-reads: threshold, findContours, one box per contour, IoU with every true box, a thousand times per image; its
-IoU is vectorised over boxes, as in the public code. Counts must be equal for every IoU level and threshold.
+Both sides score the same maps in the same run, by turns, in CPU time of one thread. The literal loop is the
+protocol as its text reads: threshold, findContours, one box per contour, IoU with every true box, a thousand
+times per image; its IoU is vectorised over boxes, as in the public code. The package traces contours once for
+each distinct byte value of a map. Counts must be equal for every IoU level and threshold.
 Writes benchmarks/results/max_box_acc.json.
 """
 
@@ -77,19 +78,19 @@ def compare(kind: str, contours: str, count: int, repeats: int) -> dict:
     ours, literal = [], []
     max_box_acc(maps[:1], boxes[:1], IOUS, contours)  # warm-up
     for _ in range(repeats):  # by turns, so that a busy machine slows both
-        start = time.perf_counter()
+        start = time.process_time()
         result = max_box_acc(maps, boxes, IOUS, contours)
-        middle = time.perf_counter()
+        middle = time.process_time()
         expected = literal_counts(maps, boxes, contours)
         ours.append(middle - start)
-        literal.append(time.perf_counter() - middle)
+        literal.append(time.process_time() - middle)
     return {
         "maps": kind,
         "contours": contours,
         "images": count,
         "ms_per_image": 1e3 * statistics.median(ours) / count,
         "literal_ms_per_image": 1e3 * statistics.median(literal) / count,
-        "times_faster": statistics.median(a / b for a, b in zip(literal, ours, strict=True)),
+        "times_faster_than_literal": statistics.median(a / b for a, b in zip(literal, ours, strict=True)),
         "counts_equal": bool(np.array_equal(result.counts, expected)),
         "max_box_acc": result.per_iou.tolist(),
     }
@@ -114,7 +115,7 @@ def main() -> None:
             row = rows[-1]
             print(
                 f"{kind:16} {contours:8} literal {row['literal_ms_per_image']:9.1f} ms, here "
-                f"{row['ms_per_image']:7.2f} ms: {row['times_faster']:6.1f} times faster, "
+                f"{row['ms_per_image']:7.2f} ms: {row['times_faster_than_literal']:6.1f} times faster, "
                 f"counts equal: {row['counts_equal']}"
             )
     with atomic_path(RESULT) as path:
@@ -122,6 +123,7 @@ def main() -> None:
             "size": [224, 224],
             "iou_thresholds": IOUS,
             "thresholds": 1000,
+            "literal": "cv2.findContours at each of the 1000 thresholds",
             "seed": SEED,
             "threads": 1,
             "repeats": arguments.repeats,
