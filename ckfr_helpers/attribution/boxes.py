@@ -190,11 +190,10 @@ def box_ious_by_contours(score_maps: Maps, boxes: Boxes) -> dict[str, np.ndarray
         # How many distinct values lie at or below each level: where that is equal, so are the pixels above.
         group = np.searchsorted(np.unique(image), levels, side="right")
         _, first, same = np.unique(group, return_index=True, return_inverse=True)
-        found, chosen = zip(*(_contour_boxes(image, level) for level in levels[first].tolist()), strict=True)
-        starts = np.cumsum([0, *(len(each) for each in found[:-1])])
-        overlap = iou_matrix(np.concatenate(found), target).max(axis=1)
+        found, starts, chosen = _contour_boxes(image, levels[first].tolist())
+        overlap = iou_matrix(found, target).max(axis=1)
         every[index] = np.maximum.reduceat(overlap, starts)[same]
-        largest[index] = overlap[starts + chosen][same]
+        largest[index] = overlap[chosen][same]
     return {"all": every, "largest": largest}
 
 
@@ -216,8 +215,8 @@ def boxes_from_map(
             f"The score threshold is {threshold}; expected a number from 0 up to, not including, 1."
         )
     image = _to_bytes(check_map(score_map, 0))
-    boxes, largest = _contour_boxes(image, int(threshold * int(image.max())))
-    return boxes if _check_contours(contours) == "all" else boxes[largest, None]
+    boxes, _, largest = _contour_boxes(image, [int(threshold * int(image.max()))])
+    return boxes if _check_contours(contours) == "all" else boxes[largest]
 
 
 def iou_matrix(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -248,18 +247,27 @@ def _to_bytes(scores: np.ndarray) -> np.ndarray:
     return (scores * 255).astype(np.uint8)
 
 
-def _contour_boxes(image: np.ndarray, level: int) -> tuple[np.ndarray, int]:
-    """Boxes (n, 4) of the contours of ``image > level``, and which is that of the largest area."""
-    _, above = cv2.threshold(image, level, 255, cv2.THRESH_BINARY)
-    # The list of contours is the last but one of what findContours returns, in every version of OpenCV.
-    contours = cv2.findContours(above, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)[-2]
-    if not len(contours):
-        return np.array([NO_BOX]), 0
-    boxes = np.array([cv2.boundingRect(contour) for contour in contours], dtype=np.int64)  # x, y, w, h
+def _contour_boxes(image: np.ndarray, levels: list[int]) -> tuple[np.ndarray, list[int], list[int]]:
+    """Boxes of the contours of ``image > level``, traced as the public evaluation does.
+
+    Returns:
+        Boxes (n, 4) of one level after the other; for each level the row of its first box, and the row of
+        the contour with the largest area, the first of equals.
+    """
+    rectangles: list[tuple[int, ...]] = []  # x, y, w, h
+    starts, largest = [], []
+    for level in levels:
+        _, above = cv2.threshold(image, level, 255, cv2.THRESH_BINARY)
+        # The list of contours is the last but one of what findContours returns, in every version of OpenCV.
+        contours = cv2.findContours(above, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)[-2]
+        areas = [cv2.contourArea(contour) for contour in contours] or [0.0]
+        starts.append(len(rectangles))
+        largest.append(len(rectangles) + areas.index(max(areas)))
+        rectangles += [cv2.boundingRect(contour) for contour in contours] or [NO_BOX]
+    boxes = np.array(rectangles, dtype=np.int64)
     boxes[:, 2:] += boxes[:, :2]
     height, width = image.shape
-    largest = int(np.argmax([cv2.contourArea(contour) for contour in contours]))  # the first of equals
-    return np.minimum(boxes, [width, height, width - 1, height - 1]), largest
+    return np.minimum(boxes, [width, height, width - 1, height - 1]), starts, largest
 
 
 def _middle_of_best(counts: np.ndarray) -> int:

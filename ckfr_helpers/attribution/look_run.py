@@ -11,7 +11,7 @@ from ckfr_helpers.datasets.loading import TransformedView, make_loader
 from ckfr_helpers.datasets.transforms import make_transform
 from ckfr_helpers.models.classifier import Classifier
 from ckfr_helpers.runtime import CkfrError, num_workers
-from ckfr_helpers.training.run import load_run, make_fabric, open_split
+from ckfr_helpers.training.run import for_this_machine, load_run, make_fabric, open_split
 
 
 def look_at_run(
@@ -20,16 +20,21 @@ def look_at_run(
     root: str | Path | None = None,
     *,
     method: cam.Method | None = None,
+    accelerator: str | None = None,
     progress: bool = True,
 ) -> dict[str, float | None]:
     """Localisation scores of a finished run on pictures with boxes or masks; thresholds from their val split.
+
+    Neither the data that the run was trained on is opened, unless it is what is looked at, nor need this be
+    the machine it was trained on.
 
     Args:
         folder: of the run, as `training.train` leaves it.
         data: another source than the run's own, with the same classes; e.g. ``"folder"``.
         root: where that source is.
         method: a method of `cam.gradient_cam`; None takes the closed form where there is one, else Grad-CAM.
-        progress: show a bar.
+        accelerator: where to compute, if not where the run was trained.
+        progress: show bars.
 
     Returns:
         `look_scores`; ``pxap`` is None where there are no masks.
@@ -38,20 +43,18 @@ def look_at_run(
         CkfrError: if there is no such run, its classes are not the source's, or the source has no boxes.
     """
     run = load_run(folder)
-    config = dataclasses.replace(run.config, devices=1)
-    if data is not None:
-        config = dataclasses.replace(config, data=data, data_options={}, root=None)
-    if root is not None:
-        config = dataclasses.replace(config, root=str(root))
+    config = run.config
+    if data is not None:  # what the settings say of the run's own data does not hold for other data
+        config = dataclasses.replace(config, data=data, data_options={}, root=None, per_class={}, cache=False)
+    config = for_this_machine(config, root=root, accelerator=accelerator)
     model = run.model.to(make_fabric(config).device)
-    trained_on = open_split(run.config, "test").classes if data is not None else None
     looks = {}
     for split in ("val", "test"):
         source = open_split(config, split, progress)
-        if trained_on is not None and source.classes != trained_on:
+        if source.classes != run.hierarchy.classes:
             raise CkfrError(
-                f"The run in {folder} knows {len(trained_on)} classes, {config.data} has "
-                f"{len(source.classes)}, and they are not the same; expected the run's own classes."
+                f"The run in {folder} knows {_some(run.hierarchy.classes)}, {config.data} has "
+                f"{_some(source.classes)}; expected the run's own classes, in its order."
             )
         # The whole picture, whatever the run's own test crop: a box may reach to the picture's edge.
         statistics = {"mean": model.mean, "std": model.std} if config.normalise else {}
@@ -60,6 +63,10 @@ def look_at_run(
         loader = make_loader(view, 64, train=False, workers=workers)
         looks[split] = look(model, loader, source, _map_maker(model, method), progress=progress)
     return look_scores(looks["test"], looks["val"]) | {"pxap": looks["test"].pxap}
+
+
+def _some(classes: tuple[str, ...]) -> str:
+    return f"{len(classes)} classes ({', '.join(classes[:3])}{', …' * (len(classes) > 3)})"
 
 
 def _map_maker(model: Classifier, method: cam.Method | None) -> MapMaker:

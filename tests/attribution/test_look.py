@@ -1,14 +1,10 @@
 """Where a network looks: maps with known answers, the numbers of the rooms below, swapped backgrounds."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
 from drawn_scenes import scenes
-from PIL import Image
 
-from ckfr_helpers import __main__ as cli
 from ckfr_helpers import localization
 from ckfr_helpers.attribution import cam
 from ckfr_helpers.attribution import energy as attention
@@ -26,7 +22,6 @@ from ckfr_helpers.datasets.base import Example, ImageSource, make_example
 from ckfr_helpers.hierarchy import Hierarchy
 from ckfr_helpers.models import build_model
 from ckfr_helpers.runtime import CkfrError
-from ckfr_helpers.training import TrainConfig, train
 
 TREE = Hierarchy.from_nested({"thing": {"warm": ["red", "orange"], "cold": ["blue", "green"]}})
 
@@ -217,37 +212,3 @@ def test_free_scores_are_those_of_maps_and_boxes_that_never_look(model):
     assert scores["centre_gt_known"] == localization.max_box_acc(centres, boxes, (0.5,), "largest").mean
     assert scores["whole_image_gt_known"] == 0
     assert free_scores(Wide())["whole_image_gt_known"] == 1
-
-
-def test_from_a_folder_with_boxes_to_scores_on_the_command_line(tmp_path, capsys):
-    generator = np.random.default_rng(0)
-    lines = ["file,x0,y0,x1,y1"]
-    for split, count in (("train", 8), ("val", 4), ("test", 4)):
-        for name, colour in (("red", (220, 30, 30)), ("blue", (30, 30, 220))):
-            (tmp_path / "data" / split / name).mkdir(parents=True)
-            for number in range(count):
-                pixels = generator.integers(90, 160, (32, 40, 3), dtype=np.uint8)
-                x, y = generator.integers(0, 20, 2) % (20, 12)
-                pixels[y : y + 18, x : x + 18] = colour
-                Image.fromarray(pixels).save(tmp_path / "data" / split / name / f"{number}.png")
-                lines.append(f"{split}/{name}/{number}.png,{x},{y},{x + 17},{y + 17}")
-    (tmp_path / "data" / "hierarchy.csv").write_text("parent,child\nthing,red\nthing,blue\n")
-    (tmp_path / "data" / "boxes.csv").write_text("\n".join(lines) + "\n")
-    config = TrainConfig(
-        data="folder", root=str(tmp_path / "data"), model="resnet18", pretrained=False, size=64, epochs=1,
-        transform="light", lr=1e-3, batch_size=8, workers=0, accelerator="cpu",
-    )  # fmt: skip
-    train(config, tmp_path / "run", progress=False)
-    assert cli.main(["look", str(tmp_path / "run"), "--json"]) == 0
-    scores = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)  # NaN is not JSON
-    assert 0 < scores["energy"] < 1
-    assert scores["pxap"] is None
-    assert scores["box_acc_fixed"] <= scores["max_box_acc_v2"] <= 1
-    assert cli.main(["look", str(tmp_path / "run"), "--method", "hirescam", "--json"]) == 0
-    by_gradients = json.loads(capsys.readouterr().out)
-    assert by_gradients["energy"] == pytest.approx(
-        scores["energy"], abs=1e-4
-    )  # the same map for GAP + linear
-    (tmp_path / "data" / "boxes.csv").unlink()
-    assert cli.main(["look", str(tmp_path / "run")]) == 2
-    assert "no box" in capsys.readouterr().err
