@@ -85,7 +85,7 @@ class OriginalForm:
                 transforms.RandomResizedCrop(before, scale=(0.9, 1.0), ratio=(0.75, 1.0)),
                 transforms.RandomHorizontalFlip(),
                 transforms.RandomAutocontrast(),
-                transforms.RandomRotation(10),
+                transforms.RandomRotation(10, interpolation=transforms.InterpolationMode.BILINEAR),
                 transforms.RandomApply([transforms.GaussianBlur(5, sigma=(0.6, 1.5))], p=0.6),
             ]
             if train
