@@ -1,18 +1,24 @@
 """Finding a data set's folder and reading its pictures, with one clear sentence when something is missing."""
 
+import csv
 import hashlib
 import io
 import os
+import warnings
 import zipfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from ckfr_helpers.runtime import CkfrError, data_root
+
+ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+_LITTER = frozenset({"thumbs.db", "desktop.ini"})
 
 
 def find_folder(root: str | Path | None, folder: str, marker: str, title: str, remedy: str) -> Path:
@@ -30,9 +36,46 @@ def find_folder(root: str | Path | None, folder: str, marker: str, title: str, r
     """
     base = Path(root).expanduser() if root is not None else data_root()
     for place in (base / folder, base):
-        if (place / marker).is_file():
+        if (place / marker).exists():
             return place
     raise CkfrError(f"{title} is not here: expected {base / folder / marker}; {remedy}.")
+
+
+def class_folders(place: Path) -> dict[str, list[str]]:
+    """The folders in ``place``, sorted, each with the sorted names of its pictures; hidden entries left out.
+
+    Warns of files that are no pictures by their ending.
+
+    Raises:
+        CkfrError: if pictures lie loose in ``place``, or a folder in a class folder is named like a picture.
+    """
+    found: dict[str, list[str]] = {}
+    foreign: list[Path] = []
+    for folder in sorted(place.iterdir() if place.is_dir() else ()):
+        if not folder.is_dir() and folder.suffix.lower() in ENDINGS:
+            raise CkfrError(f"{place} holds loose pictures such as {folder.name}; expected a folder a class.")
+        if not folder.is_dir() or folder.name.startswith("."):
+            continue
+        found[folder.name] = []
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith(".") or entry.name.lower() in _LITTER:
+                    continue
+                picture = entry.name.lower().endswith(ENDINGS)
+                if entry.is_dir():
+                    if picture:
+                        raise CkfrError(f"{folder / entry.name} is a folder; expected a picture.")
+                elif picture:
+                    found[folder.name].append(entry.name)
+                else:
+                    foreign.append(folder / entry.name)
+        found[folder.name].sort()
+    if foreign:
+        warnings.warn(
+            f"{len(foreign)} file(s), first {min(foreign)}, are left out: expected {', '.join(ENDINGS)}.",
+            stacklevel=2,
+        )
+    return found
 
 
 class FileTree:
@@ -49,11 +92,10 @@ class FileTree:
         CkfrError: if a zip is damaged or has no marker.
     """
 
-    def __init__(self, place: Path, marker: str) -> None:
-        self.place = place
+    def __init__(self, place: Path, marker: str = "") -> None:
+        self.place, self._prefix = place, ""
         self._zip: zipfile.ZipFile | None = None
         self._owner = -1
-        self._prefix = ""
         self._folders: dict[str, set[str]] | None = None
         if place.is_file():
             try:
@@ -63,8 +105,7 @@ class FileTree:
             found = sorted((name for name in names if name.split("/")[-1] == marker), key=len)
             if not found:
                 raise CkfrError(f"{place} holds no {marker}; expected the data set's own zip.")
-            self._prefix = found[0][: -len(marker)]
-            self._folders = {}
+            self._prefix, self._folders = found[0][: -len(marker)], {}
             for name in names:
                 if name.startswith(self._prefix) and not name.endswith("/"):
                     parent, _, leaf = name[len(self._prefix) :].rpartition("/")
@@ -83,13 +124,13 @@ class FileTree:
         if self._folders is not None:
             return self._folders.get(folder, set())
         place = self.place / folder
-        return {entry.name for entry in place.iterdir() if entry.is_file()} if place.is_dir() else set()
+        return {entry.name for entry in os.scandir(place) if entry.is_file()} if place.is_dir() else set()
 
     def read(self, name: str) -> bytes:
         """The bytes of one file.
 
         Raises:
-            CkfrError: if it is missing.
+            CkfrError: if it is missing or cannot be read.
         """
         try:
             if self._folders is not None:
@@ -97,10 +138,32 @@ class FileTree:
             return (self.place / name).read_bytes()
         except (KeyError, FileNotFoundError) as error:
             raise CkfrError(f"The file {name} is missing from {self.place}.") from error
+        except (OSError, zipfile.BadZipFile, zlib.error) as error:
+            raise CkfrError(f"The file {name} in {self.place} cannot be read ({error}).") from error
 
     def text(self, name: str) -> str:
-        """One file as text."""
-        return self.read(name).decode("utf-8")
+        """One file as text, in UTF-8.
+
+        Raises:
+            CkfrError: if it is missing, or in another encoding.
+        """
+        data = self.read(name)
+        try:
+            return data.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            line = data.count(b"\n", 0, error.start) + 1
+            raise CkfrError(
+                f"Line {line} of {self.place / name} is not in UTF-8; save it as UTF-8."
+            ) from error
+
+    def rows(self, name: str, columns: tuple[str, ...]) -> list[tuple[int, dict[str, str]]]:
+        """Line numbers and rows of a CSV file with at least these columns."""
+        reader = csv.DictReader(io.StringIO(self.text(name), newline=""))
+        for column in columns:
+            if column not in (reader.fieldnames or ()):
+                found = f"{self.place / name} has no column {column!r}"
+                raise CkfrError(f"{found}; expected {','.join(columns)}.")
+        return [(reader.line_num, row) for row in reader]
 
     def fingerprint(self, names: Iterable[str]) -> str:
         """Changes with any of these files' names, sizes or times of change; in a zip, with their checksums.
@@ -130,7 +193,9 @@ class FileTree:
 
 
 def decode_image(data: bytes, where: str) -> Tensor:
-    """Decode a JPEG or PNG; greyscale, palette and CMYK become RGB.
+    """Decode a picture upright, as its EXIF data says; of several frames or pages the first.
+
+    Greyscale, palette and CMYK become RGB; 16 bits are scaled to 8.
 
     Args:
         data: the file's bytes.
@@ -140,13 +205,31 @@ def decode_image(data: bytes, where: str) -> Tensor:
         (3, H, W) uint8.
 
     Raises:
-        CkfrError: if the bytes are no complete picture; the message names the file.
+        CkfrError: if the bytes are no complete picture, or one of absurd size; the message names the file.
     """
     try:
-        with Image.open(io.BytesIO(data)) as picture:
+        with Image.open(io.BytesIO(data)) as file:
+            picture = ImageOps.exif_transpose(file)
+            if picture.mode.startswith("I"):  # 16 bits of grey; "I" in older versions of Pillow
+                levels = np.asarray(picture).astype(np.int64)
+                if levels.min() < 0 or levels.max() > 65535:
+                    raise ValueError("more than 16 bits a pixel")
+                picture = Image.fromarray(np.round(levels / 257).astype(np.uint8))
+            elif picture.mode == "F":
+                raise ValueError("floating-point pixels; expected 8 or 16 bits")
             pixels = np.array(picture.convert("RGB"))  # (H, W, 3)
-    except (OSError, SyntaxError, ValueError) as error:  # what PIL raises, from truncated to nonsense
-        raise CkfrError(
-            f"The picture {where} cannot be decoded ({error}); fetch or copy it again."
-        ) from error
+    except UnidentifiedImageError as error:
+        raise CkfrError(f"The file {where} cannot be decoded: it is no picture that Pillow knows.") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise CkfrError(f"The picture {where} cannot be decoded ({error}); replace it.") from error
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()  # (3, H, W)
+
+
+def picture_size(data: bytes, where: str) -> tuple[int, int]:
+    """Width and height of a picture as `decode_image` gives it, without decoding it."""
+    try:
+        with Image.open(io.BytesIO(data)) as file:
+            turned = file.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # orientations that swap the sides
+            return (file.height, file.width) if turned else (file.width, file.height)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise CkfrError(f"The picture {where} cannot be read ({error}); replace it.") from error

@@ -1,11 +1,15 @@
 """Carving a validation set out of the training set, class by class, the same on every machine."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ckfr_helpers.runtime import CkfrError, check_number
 
 
-def carve_validation(labels: np.ndarray, fraction: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def carve_validation(
+    labels: np.ndarray, fraction: float, seed: int = 0, classes: Sequence[str] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Split training examples into training and validation, with the same share of every class.
 
     Data sets whose only second split is reported as the test set leave nothing to choose a model on; choosing
@@ -16,6 +20,7 @@ def carve_validation(labels: np.ndarray, fraction: float, seed: int = 0) -> tupl
         fraction: share of each class that goes to validation, from 0 (all stay) to below 1; a class gives at
             least one example unless the fraction is 0.
         seed: which examples.
+        classes: names of the labels, for messages.
 
     Returns:
         Two increasing int64 arrays of positions, train and validation; together every position once.
@@ -35,9 +40,10 @@ def carve_validation(labels: np.ndarray, fraction: float, seed: int = 0) -> tupl
         members = np.flatnonzero(labels == label)
         count = max(1, round(fraction * len(members)))
         if count >= len(members):
+            name = classes[label] if classes else label
             raise CkfrError(
-                f"Class {label} has {len(members)} training example(s), too few to give {count} to "
-                "validation; expected at least two and a smaller val_fraction."
+                f"Class {name} has {len(members)} example(s), too few to give "
+                f"{count} away; expected at least two and a smaller fraction."
             )
         state = np.random.RandomState([seed, int(label)])
         chosen.append(state.permutation(members)[:count])

@@ -1,13 +1,15 @@
 """Any folder of pictures: one folder a class, a tree, and boxes where you have them.
 
     root/train/<class>/*.jpg    root/test/<class>/*.jpg    root/val/<class>/*.jpg (optional)
+    root/<class>/*.jpg          or the class folders alone
     root/hierarchy.csv          columns parent,child; not needed where classes are WordNet ids
     root/boxes.csv              columns file,x0,y0,x1,y1; optional; several lines for several objects
 
 ``file`` is a path below root, e.g. ``test/lion/01.jpg``. Box corners are pixels, both ends inside the object.
+Without ``train/`` and ``test/`` a fifth of each class is held out as the test split, drawn by ``seed`` from
+its sorted file names; the validation split is drawn in the same way from what is left for training.
 """
 
-import csv
 import hashlib
 import re
 from pathlib import Path
@@ -16,12 +18,10 @@ import numpy as np
 import torch
 
 from ckfr_helpers.datasets.base import Example, ImageSource, check_split, make_example
-from ckfr_helpers.datasets.files import FileTree
+from ckfr_helpers.datasets.files import FileTree, class_folders, picture_size
 from ckfr_helpers.datasets.splits import carve_validation
 from ckfr_helpers.hierarchy.tree import Hierarchy
 from ckfr_helpers.runtime import CkfrError, data_root
-
-ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 
 class PictureFolder(ImageSource):
@@ -32,48 +32,58 @@ class PictureFolder(ImageSource):
         root: the folder; None for ``data_root()``.
         val_fraction: share of each class's training pictures that become ``"val"`` where there is no folder
             ``val/``.
+        test_fraction: share of each class's pictures that become ``"test"`` where class folders stand alone.
         seed: which of them.
 
     Raises:
         CkfrError: if a folder, a tree or a picture is missing, a class stands in one split only, or a line
-            of boxes.csv is malformed or names a picture that is not there.
+            of boxes.csv is malformed, names a picture that is not there or leaves it.
     """
 
     name = "folder"
 
     def __init__(
-        self, split: str, root: str | Path | None = None, val_fraction: float = 0.1, seed: int = 0
+        self,
+        split: str,
+        root: str | Path | None = None,
+        val_fraction: float = 0.1,
+        test_fraction: float = 0.2,
+        seed: int = 0,
     ) -> None:
         self.split = check_split(split)
         self._root = Path(root).expanduser() if root is not None else data_root()
-        own_val = (self._root / "val").is_dir()
-        for needed in ("train", "test"):
-            if not (self._root / needed).is_dir():
-                raise CkfrError(
-                    f"There is no folder {self._root / needed}; expected train/, test/ and maybe val/."
-                )
-        classes = self._classes("train")
-        for other in ("test", "val") if own_val else ("test",):
-            if (found := self._classes(other)) != classes:
-                odd = sorted(set(found) ^ set(classes))[0]
-                raise CkfrError(f"Class {odd!r} is in one of train/ and {other}/ only, below {self._root}.")
+        self._tree = FileTree(self._root)
+        parts = {part: class_folders(self._root / part) for part in ("train", "val", "test")}
+        parts = {part: found for part, found in parts.items() if found}
+        if not parts:
+            parts = {"": class_folders(self._root)}
+        elif not {"train", "test"} <= set(parts):
+            raise CkfrError(
+                f"{self._root} has {' and '.join(f'{part}/' for part in parts)}; expected class folders in "
+                "train/ and test/ and maybe val/, or class folders alone."
+            )
+        classes = sorted(next(iter(parts.values())))
+        for part, found in parts.items():
+            if odd := sorted(set(found) ^ set(classes)):
+                raise CkfrError(f"Class {odd[0]!r} is in one of train/ and {part}/ only, below {self._root}.")
+            for name in classes:
+                if not found[name]:
+                    raise CkfrError(f"{self._root / part / name} holds no picture.")
         self.hierarchy = self._tree_of(classes)
-        self._tree = FileTree(self._root, "train")
-        source = "train" if split == "val" and not own_val else split
+        part = split if split in parts else next(iter(parts))
         rows = [
-            (f"{source}/{name}/{path.name}", label)
+            (f"{part}/{name}/{file}".removeprefix("/"), label)
             for label, name in enumerate(self.classes)
-            for path in sorted((self._root / source / name).iterdir())
-            if path.suffix.lower() in ENDINGS
+            for file in parts[part][name]
         ]
         labels = np.array([label for _, label in rows], dtype=np.int64)
-        for label, count in enumerate(np.bincount(labels, minlength=len(classes))):
-            if not count:
-                raise CkfrError(f"{self._root / source / self.classes[label]} holds no picture.")
-        if source == "train" and not own_val:
-            keep = carve_validation(labels, val_fraction, seed)[split == "val"]
-            rows, labels = [rows[i] for i in keep], labels[keep]
-        self._files, self.labels = [name for name, _ in rows], labels
+        keep = np.arange(len(rows))
+        if not part:
+            rest, test = carve_validation(labels, test_fraction, seed, self.classes)
+            keep = test if split == "test" else rest
+        if split != "test" and "val" not in parts:
+            keep = keep[carve_validation(labels[keep], val_fraction, seed, self.classes)[split == "val"]]
+        self._files, self.labels = [rows[position][0] for position in keep], labels[keep]
         self._boxes = self._read_boxes()
 
     def fingerprint(self) -> str:
@@ -93,9 +103,6 @@ class PictureFolder(ImageSource):
             self._tree.image(name), self.labels[index], None if boxes is None else torch.tensor(boxes)
         )
 
-    def _classes(self, split: str) -> list[str]:
-        return sorted(entry.name for entry in (self._root / split).iterdir() if entry.is_dir())
-
     def _tree_of(self, classes: list[str]) -> Hierarchy:
         table = self._root / "hierarchy.csv"
         if table.is_file():
@@ -103,35 +110,41 @@ class PictureFolder(ImageSource):
         if classes and all(re.fullmatch(r"n\d{8}", name) for name in classes):
             return Hierarchy.from_wordnet(classes)
         raise CkfrError(
-            f"The classes below {self._root / 'train'} are not WordNet ids, so their tree is needed: "
-            f"expected {table} with the columns parent,child."
+            f"The class folders {', '.join(classes[:3]) or '(none)'} below {self._root} are no WordNet ids, "
+            f"so their tree is needed: expected {table} with the columns parent,child."
         )
 
     def _read_boxes(self) -> dict[str, list[list[float]]]:
+        """Boxes by file, each held against its own picture's size where the picture is in this split."""
         table = self._root / "boxes.csv"
         boxes: dict[str, list[list[float]]] = {}
-        if not table.is_file():
-            return boxes
-        for number, row in _rows(table, ("file", "x0", "y0", "x1", "y1")):
+        own = set(self._files)
+        sizes: dict[str, tuple[int, int]] = {}
+        columns = ("file", "x0", "y0", "x1", "y1")
+        for number, row in (
+            self._tree.rows(table.name, ("file", "x0", "y0", "x1", "y1")) if table.is_file() else ()
+        ):
+            name, where = row["file"], f"Line {number} of {table}"
             try:
-                corners = [float(row[key]) for key in ("x0", "y0", "x1", "y1")]
+                x0, y0, x1, y1 = box = [float(row[key]) for key in columns[1:]]
             except (TypeError, ValueError):
-                raise CkfrError(f"Line {number} of {table} has corners that are no numbers: {row}.") from None
-            if not (0 <= corners[0] <= corners[2] and 0 <= corners[1] <= corners[3]):
+                raise CkfrError(f"{where} has corners that are no numbers: {row}.") from None
+            if not (0 <= x0 <= x1 < np.inf and 0 <= y0 <= y1 < np.inf):
                 raise CkfrError(
-                    f"Line {number} of {table} has the box {corners}; expected x0 <= x1, y0 <= y1."
+                    f"{where} has the box {box}; expected 0 <= x0 <= x1 and 0 <= y0 <= y1, finite."
                 )
-            if not (self._root / row["file"]).is_file():
-                raise CkfrError(f"Line {number} of {table} names {row['file']}, which is not there.")
-            boxes.setdefault(row["file"], []).append(corners)
+            if max(box) <= 1 and any(corner % 1 for corner in box):
+                raise CkfrError(f"{where} has the box {box}, a share of the picture; expected pixels.")
+            if not (self._root / name).is_file():
+                raise CkfrError(f"{where} names {name}, which is not there.")
+            if name in own:
+                if name not in sizes:
+                    sizes[name] = picture_size(self._tree.read(name), f"{self._root}/{name}")
+                width, height = sizes[name]
+                if x1 > width or y1 > height:  # an end just outside is how some programs write it
+                    raise CkfrError(
+                        f"{where} has the box {box}, which leaves {name} of {width} x {height} pixels."
+                    )
+                box = [x0, y0, min(x1, width - 1), min(y1, height - 1)]
+            boxes.setdefault(name, []).append(box)
         return boxes
-
-
-def _rows(table: Path, columns: tuple[str, ...]) -> list[tuple[int, dict[str, str]]]:
-    """Line numbers and rows of a CSV file with at least these columns."""
-    with table.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        missing = [column for column in columns if column not in (reader.fieldnames or [])]
-        if missing:
-            raise CkfrError(f"{table} has no column {missing[0]!r}; expected {','.join(columns)}.")
-        return [(number, row) for number, row in enumerate(reader, start=2)]

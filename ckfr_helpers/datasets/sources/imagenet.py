@@ -9,14 +9,12 @@ our ``"val"`` is carved out of the training pictures. Russakovsky et al., *Image
 Recognition Challenge*, IJCV 2015.
 """
 
-import os
-import re
 from pathlib import Path
 
 import numpy as np
 
 from ckfr_helpers.datasets.base import Example, ImageSource, check_split, make_example
-from ckfr_helpers.datasets.files import FileTree
+from ckfr_helpers.datasets.files import FileTree, class_folders, find_folder
 from ckfr_helpers.datasets.splits import carve_validation
 from ckfr_helpers.hierarchy.tree import Hierarchy
 from ckfr_helpers.runtime import CkfrError, data_root
@@ -24,7 +22,6 @@ from ckfr_helpers.runtime import CkfrError, data_root
 FOLDER = "imagenet"
 CLASSES = 1000
 PICTURES = {"train": 1_281_167, "val": 50_000}
-_WNID = re.compile(r"n\d{8}")
 
 
 class ImageNet(ImageSource):
@@ -50,33 +47,22 @@ class ImageNet(ImageSource):
         self, split: str, root: str | Path | None = None, val_fraction: float = 0.04, seed: int = 0
     ) -> None:
         self.split = check_split(split)
-        place = find_place(root)
-        if place is None:
-            raise CkfrError(
-                f"ImageNet is not here: expected the class folders {_base(root) / FOLDER / 'train'}/n… and "
-                f"{_base(root) / FOLDER / 'val'}/n…; `ckfr fetch imagenet` says what to place where."
-            )
-        wnids = class_folders(place / "train")
-        if wnids != class_folders(place / "val"):
-            odd = min(set(wnids) ^ set(class_folders(place / "val")))
-            raise CkfrError(f"Only one of train and val in {place} has the class folder {odd}.")
-        self.hierarchy = Hierarchy.from_wordnet(wnids)
-        self._tree = FileTree(place, "")
+        place = find_folder(root, FOLDER, "train", "ImageNet", f"`ckfr fetch {FOLDER}` says what goes where")
+        folders = {part: class_folders(place / part) for part in ("train", "val")}
+        if odd := sorted(set(folders["train"]) ^ set(folders["val"])):
+            raise CkfrError(f"Only one of train and val in {place} has the class folder {odd[0]}.")
+        self.hierarchy = Hierarchy.from_wordnet(sorted(folders["train"]))
         part = "val" if split == "test" else "train"
-        self.filenames: tuple[str, ...] = ()
-        names: list[str] = []
-        labels: list[int] = []
-        for label, wnid in enumerate(wnids):
-            own = pictures(place / part / wnid)
-            if not own:
+        for wnid, files in folders[part].items():
+            if not files:
                 raise CkfrError(f"The class folder {place / part / wnid} holds no pictures.")
-            names += [f"{part}/{wnid}/{name}" for name in own]
-            labels += [label] * len(own)
-        self.labels = np.array(labels, dtype=np.int64)
+        names = [f"{part}/{wnid}/{file}" for wnid, files in folders[part].items() for file in files]
+        labels = np.repeat(np.arange(len(self.classes)), [len(files) for files in folders[part].values()])
+        keep = np.arange(len(labels))
         if split != "test":
-            keep = carve_validation(self.labels, val_fraction, seed)[split == "val"]
-            names, self.labels = [names[position] for position in keep], self.labels[keep]
-        self.filenames = tuple(names)
+            keep = carve_validation(labels, val_fraction, seed, self.classes)[split == "val"]
+        self._tree = FileTree(place)
+        self.filenames, self.labels = tuple(names[position] for position in keep), labels[keep]
 
     def fingerprint(self) -> str:
         """Changes with the choice of pictures, and with any file's name, size or time of change."""
@@ -91,51 +77,6 @@ class ImageNet(ImageSource):
         return make_example(self._tree.image(self.filenames[index]), self.labels[index])
 
 
-def _base(root: str | Path | None) -> Path:
-    return Path(root).expanduser() if root is not None else data_root()
-
-
-def find_place(root: str | Path | None = None) -> Path | None:
-    """The folder with ``train/`` and ``val/``: ``root/imagenet`` or ``root`` itself; None if neither."""
-    base = _base(root)
-    for place in (base / FOLDER, base):
-        if (place / "train").is_dir() and (place / "val").is_dir():
-            return place
-    return None
-
-
-def class_folders(place: Path) -> list[str]:
-    """Names of the class folders, sorted.
-
-    Raises:
-        CkfrError: if it is missing or empty, or holds loose pictures or a folder that is no WordNet id.
-    """
-    if not place.is_dir():
-        raise CkfrError(f"The folder {place} is missing; expected ImageNet's class folders in it.")
-    with os.scandir(place) as entries:
-        found = [(entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith(".")]
-    for name, is_folder in found:
-        if not is_folder and name.upper().endswith(".JPEG"):
-            raise CkfrError(
-                f"{place} holds loose pictures such as {name}; expected one folder a class. "
-                "`ckfr fetch imagenet` says how torchvision sorts them."
-            )
-        if is_folder and not _WNID.fullmatch(name):
-            raise CkfrError(f"{place / name} is no class folder; expected WordNet ids such as n01440764.")
-    wnids = sorted(name for name, is_folder in found if is_folder)
-    if not wnids:
-        raise CkfrError(f"{place} holds no class folders; expected WordNet ids such as n01440764.")
-    return wnids
-
-
-def pictures(folder: Path) -> list[str]:
-    """Names of the pictures in one class folder, sorted."""
-    with os.scandir(folder) as entries:
-        return sorted(
-            entry.name for entry in entries if entry.name.lower().endswith((".jpeg", ".jpg", ".png"))
-        )
-
-
 def shortfall(place: Path) -> str | None:
     """What keeps a folder from being all of ImageNet-1k, in words; None if nothing does.
 
@@ -143,14 +84,15 @@ def shortfall(place: Path) -> str | None:
     """
     for part, expected in PICTURES.items():
         try:
-            wnids = class_folders(place / part)
+            folders = class_folders(place / part)
         except CkfrError as error:
             return str(error)
-        if len(wnids) != CLASSES:
-            return f"{place / part} has {len(wnids)} class folders of {CLASSES}."
-        count = sum(len(pictures(place / part / wnid)) for wnid in wnids)
-        if count != expected:
-            return f"{place / part} has {count:,} pictures of {expected:,}."
+        count = sum(map(len, folders.values()))
+        if len(folders) != CLASSES or count != expected:
+            return (
+                f"{place / part} has {len(folders)} class folders with {count:,} pictures; "
+                f"expected {CLASSES} with {expected:,}."
+            )
     return None
 
 
@@ -166,11 +108,12 @@ def fetch(root: str | Path | None = None) -> Path:
     Raises:
         Explained: if it is not, with what to place where.
     """
-    place = find_place(root)
-    missing = shortfall(place) if place is not None else None
-    if place is not None and missing is None:
+    base = Path(root).expanduser() if root is not None else data_root()
+    place = base if (base / "train").is_dir() else base / FOLDER
+    missing = shortfall(place) if place.is_dir() else None
+    if place.is_dir() and missing is None:
         return place
-    raise Explained(instructions(place or _base(root) / FOLDER, missing))
+    raise Explained(instructions(place, missing))
 
 
 class Explained(CkfrError):

@@ -1,5 +1,7 @@
 """A folder of one's own pictures: layout, tree, boxes, and what is said when something is wrong."""
 
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -65,12 +67,63 @@ def test_wordnet_ids_need_no_tree(folder):
     assert distances[0, 1] < distances[0, 2]
 
 
+def test_class_folders_alone_are_split_by_the_seed(folder):
+    shutil.rmtree(folder / "test")
+    for name in ("cat", "dog", "saw"):
+        (folder / "train" / name).rename(folder / name)
+    (folder / "train").rmdir()
+    (folder / "boxes.csv").write_text(
+        "file,x0,y0,x1,y1\n" + "".join(f"cat/{n}.png,1,2,3,4\n" for n in range(10))
+    )
+    parts = {split: datasets.open_source("folder", split, root=folder) for split in ("train", "val", "test")}
+    assert {split: np.bincount(part.labels).tolist() for split, part in parts.items()} == {
+        "train": [7, 7, 7],
+        "val": [1, 1, 1],
+        "test": [2, 2, 2],
+    }
+    files = [part.where(index) for part in parts.values() for index in range(len(part))]
+    assert len(set(files)) == 30
+    assert all("boxes" in part[0][1] for part in parts.values())  # the first class is cat
+    again = datasets.open_source("folder", "test", root=folder, val_fraction=0.3)
+    assert [again.where(i) for i in range(6)] == [parts["test"].where(i) for i in range(6)]
+    other = datasets.open_source("folder", "test", root=folder, seed=1)
+    assert other.fingerprint() != again.fingerprint()
+
+
+def test_a_class_with_one_example_is_named(folder):
+    for path in list((folder / "train" / "dog").iterdir())[1:]:
+        path.unlink()
+    with pytest.raises(CkfrError, match="Class dog has 1 example"):
+        datasets.open_source("folder", "train", root=folder)
+
+
+@pytest.mark.parametrize(
+    ("box", "said"),
+    [
+        ("9,2,3,3", "expected 0 <= x0 <= x1"),
+        ("-1,2,3,3", "expected 0 <= x0 <= x1"),
+        ("1,2,a,3", "are no numbers"),
+        ("1,2,nan,3", "expected 0 <= x0 <= x1"),
+        ("1,2,inf,3", "expected 0 <= x0 <= x1"),
+        ("0.1,0.2,0.5,1", "a share of the picture; expected pixels"),
+        ("1,2,300,12", r"leaves test/cat/0\.png of 30 x 20 pixels"),
+    ],
+)
+def test_a_box_that_is_none_names_its_line_and_file(folder, box, said):
+    (folder / "boxes.csv").write_text(f"file,x0,y0,x1,y1\ntest/cat/1.png,0,0,1,1\ntest/cat/0.png,{box}\n")
+    with pytest.raises(CkfrError, match=rf"Line 3 of .*boxes\.csv .*{said}"):
+        datasets.open_source("folder", "test", root=folder)
+
+
+def test_an_end_just_outside_the_picture_is_its_last_pixel(folder):
+    (folder / "boxes.csv").write_text("file,x0,y0,x1,y1\ntest/cat/0.png,0,0,30,20\n")
+    assert datasets.open_source("folder", "test", root=folder)[0][1]["boxes"].tolist() == [[0, 0, 29, 19]]
+
+
 @pytest.mark.parametrize(
     ("file", "text", "said"),
     [
         ("boxes.csv", "file,x0,y0,x1\n", "no column 'y1'"),
-        ("boxes.csv", "file,x0,y0,x1,y1\ntest/cat/0.png,1,2,a,3\n", "Line 2"),
-        ("boxes.csv", "file,x0,y0,x1,y1\ntest/cat/0.png,9,2,3,3\n", "x0 <= x1"),
         ("boxes.csv", "file,x0,y0,x1,y1\ntest/cat/9.png,1,2,3,4\n", "test/cat/9.png"),
         ("hierarchy.csv", "from,to\n", "no column 'parent'"),
     ],
@@ -83,14 +136,20 @@ def test_a_malformed_table_is_named(folder, file, text, said):
 
 
 def test_missing_parts_are_named(folder, tmp_path):
-    with pytest.raises(CkfrError, match="no folder"):
+    with pytest.raises(CkfrError, match=r"class folders \(none\) below"):
         datasets.open_source("folder", "test", root=tmp_path / "nowhere")
+    (folder / "train" / "cat" / "0.png").write_bytes(b"no picture")
+    with pytest.raises(CkfrError, match=r"train/cat/0\.png cannot be decoded: it is no picture"):
+        datasets.open_source("folder", "train", root=folder, val_fraction=0)[0]
     (folder / "hierarchy.csv").unlink()
     with pytest.raises(CkfrError, match="parent,child"):
         datasets.open_source("folder", "test", root=folder)
     (folder / "hierarchy.csv").write_text(TREE)
-    (folder / "train" / "ant").mkdir()
-    with pytest.raises(CkfrError, match="'ant'"):
+    (folder / "test" / "ant").mkdir()
+    with pytest.raises(CkfrError, match="'ant' is in one of train/ and test/ only"):
         datasets.open_source("folder", "test", root=folder)
+    shutil.rmtree(folder / "test")
+    with pytest.raises(CkfrError, match=r"has train/; expected class folders in train/ and test/"):
+        datasets.open_source("folder", "train", root=folder)
     with pytest.raises(CkfrError, match="to fetch"):
         datasets.fetch("folder")

@@ -1,0 +1,117 @@
+"""Reading pictures as cameras, scanners and people leave them, and naming the file that cannot be read."""
+
+import io
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ckfr_helpers.datasets.files import FileTree, class_folders, decode_image, picture_size
+from ckfr_helpers.runtime import CkfrError
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
+
+
+def encode(picture: Image.Image, form: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("form", ["PNG", "BMP", "TIFF"])
+def test_pixels_come_back(form):
+    image = decode_image(encode(Image.fromarray(PIXELS), form), "x")
+    np.testing.assert_array_equal(image.permute(1, 2, 0).numpy(), PIXELS)
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+def test_sixteen_bits_are_scaled_and_not_clipped(form):
+    levels = np.linspace(0, 65535, 6 * 9).reshape(6, 9).astype(np.uint16)
+    image = decode_image(encode(Image.fromarray(levels), form), "x")
+    expected = np.round(levels / 65535 * 255).astype(np.uint8)
+    np.testing.assert_array_equal(image.numpy(), np.stack([expected] * 3))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_are_turned_as_the_camera_says(orientation):
+    """Each orientation undone by NumPy, as the EXIF standard defines them."""
+    turns = [
+        lambda a: a,
+        lambda a: a[:, ::-1],
+        lambda a: a[::-1, ::-1],
+        lambda a: a[::-1],
+        lambda a: a.transpose(1, 0, 2),
+        lambda a: np.rot90(a, -1),
+        lambda a: a[::-1, ::-1].transpose(1, 0, 2),
+        lambda a: np.rot90(a),
+    ]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(Image.fromarray(PIXELS), "PNG", exif=exif)
+    image = decode_image(data, "x").permute(1, 2, 0).numpy()
+    np.testing.assert_array_equal(image, turns[orientation - 1](PIXELS))
+    assert picture_size(data, "x") == (image.shape[1], image.shape[0])
+
+
+def test_of_several_frames_the_first_is_read():
+    frames = [Image.new("RGB", (5, 4), colour) for colour in ("red", "blue")]
+    for form in ("GIF", "TIFF"):
+        data = encode(frames[0], form, save_all=True, append_images=frames[1:])
+        assert decode_image(data, "x")[:, 0, 0].tolist() == [255, 0, 0]
+
+
+def huge() -> bytes:
+    """A PNG whose header promises 400 megapixels."""
+    data = bytearray(encode(Image.new("L", (1, 1)), "PNG"))
+    data[16:24] = (20_000).to_bytes(4, "big") * 2
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"<html>",
+        encode(Image.fromarray(PIXELS), "PNG")[:60],
+        encode(Image.fromarray(PIXELS), "JPEG")[:-80],
+        encode(Image.fromarray(PIXELS[..., 0].astype(np.float32)), "TIFF"),
+        encode(Image.fromarray(PIXELS[..., 0].astype(np.int32) * 1000), "TIFF"),
+        huge(),
+    ],
+)
+def test_what_cannot_be_read_is_one_sentence_that_names_the_file(data):
+    with pytest.raises(CkfrError, match=r"dir/lion\.png cannot be decoded") as caught:
+        decode_image(data, "dir/lion.png")
+    assert "BytesIO" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_class_folders_and_what_does_not_belong_there(tmp_path):
+    for name in ("b/2.JPG", "b/1.webp", "a/x.tif", "a/.hidden.jpg", "a/Thumbs.db", ".git/y.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    assert class_folders(tmp_path) == {"a": ["x.tif"], "b": ["1.webp", "2.JPG"]}
+    assert class_folders(tmp_path / "none") == {}
+    (tmp_path / "a" / "photo.heic").write_bytes(b"")
+    with pytest.warns(UserWarning, match=r"1 file\(s\), first .*photo\.heic, are left out: expected \.jpg"):
+        assert class_folders(tmp_path)["a"] == ["x.tif"]
+    (tmp_path / "b" / "x.jpg").mkdir()
+    with pytest.raises(CkfrError, match=r"b/x\.jpg is a folder; expected a picture"):
+        class_folders(tmp_path)
+    (tmp_path / "0.png").write_bytes(b"")
+    with pytest.raises(CkfrError, match=r"holds loose pictures such as 0\.png"):
+        class_folders(tmp_path)
+
+
+def test_tables_in_another_encoding_and_files_that_are_folders_are_named(tmp_path):
+    (tmp_path / "t.csv").write_bytes("a,b\n1,2\nü,3\n".encode("latin-1"))
+    with pytest.raises(CkfrError, match=r"Line 3 of .*t\.csv is not in UTF-8"):
+        FileTree(tmp_path).rows("t.csv", ("a", "b"))
+    (tmp_path / "t.csv").write_text("a,b\n1,2\nü,3\n", encoding="utf-8-sig")
+    rows = FileTree(tmp_path).rows("t.csv", ("a", "b"))
+    assert rows == [(2, {"a": "1", "b": "2"}), (3, {"a": "ü", "b": "3"})]
+    (tmp_path / "x.jpg").mkdir()
+    with pytest.raises(CkfrError, match=r"x\.jpg in .* cannot be read \("):
+        FileTree(tmp_path).image("x.jpg")
