@@ -94,11 +94,11 @@ class MiniImageNet(ImageSource):
         names, wnids = np.array([name for name, _ in rows]), [wnid for _, wnid in rows]
         classes, labels, counts = np.unique(wnids, return_inverse=True, return_counts=True)
         if (counts != PER_CLASS).any():
-            odd = int(np.argmax(counts != PER_CLASS))
+            odd, others = int(np.argmax(counts != PER_CLASS)), int((counts != PER_CLASS).sum())
             warnings.warn(
-                f"Class {classes[odd]} has {counts[odd]} pictures in {place}; expected {PER_CLASS} of each, "
-                f"and {(counts != PER_CLASS).sum()} of {len(classes)} classes have others. A fifth of each class "
-                "is the test split all the same, but not the demo's, so scores do not compare with the demo's.",
+                f"Class {classes[odd]} has {counts[odd]} pictures in {place}; expected {PER_CLASS} of each, and "
+                f"{others} of {len(classes)} classes have others. A fifth of each class is the test split all "
+                "the same, but not the demo's, so scores do not compare with the demo's.",
                 stacklevel=2,
             )
         self.hierarchy = Hierarchy.from_wordnet([str(wnid) for wnid in classes])

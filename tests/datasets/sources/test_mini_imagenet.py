@@ -227,7 +227,7 @@ ROWS = {"n02129165": [0, 1], "n02129604": [2, 3]}
     [
         (
             {"image_data": Harmful(), "class_dict": {}},
-            "is refused as a few-shot pickle of mini-ImageNet: .*print",
+            "refused as a few-shot pickle of mini-ImageNet: .*print",
         ),
         ({"image_data": IMAGES}, "is no few-shot pickle of mini-ImageNet .*; expected image_data"),
         ([1, 2], "is no few-shot pickle"),
