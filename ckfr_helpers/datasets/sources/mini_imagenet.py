@@ -96,9 +96,9 @@ class MiniImageNet(ImageSource):
         if (counts != PER_CLASS).any():
             odd, others = int(np.argmax(counts != PER_CLASS)), int((counts != PER_CLASS).sum())
             warnings.warn(
-                f"Class {classes[odd]} has {counts[odd]} pictures in {place}; expected {PER_CLASS} of each, and "
-                f"{others} of {len(classes)} classes have others. A fifth of each class is the test split all "
-                "the same, but not the demo's, so scores do not compare with the demo's.",
+                f"Class {classes[odd]} has {counts[odd]} pictures in {place}; expected {PER_CLASS} of each "
+                f"class, and {others} of {len(classes)} classes have others. A fifth of each class is the "
+                "test split all the same, but not the demo's, so scores do not compare with the demo's.",
                 stacklevel=2,
             )
         self.hierarchy = Hierarchy.from_wordnet([str(wnid) for wnid in classes])
