@@ -5,11 +5,14 @@ saved. Heavy imports wait until a command needs them, so that ``--help`` answers
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
+import logging
 import os
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +23,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     options = _parser().parse_args(arguments)
     try:
-        options.run(options)
-    except CkfrError as error:
+        with _own_warnings_alone():
+            options.run(options)
+    except (CkfrError, OSError) as error:  # also a file or disk that nobody thought of
         if _alone_or_first_to_report():
             print(f"ckfr: {error}", file=sys.stderr)
         return getattr(error, "status", 2)
     except KeyboardInterrupt as stop:
         if _alone_or_first_to_report():
-            print(f"\nckfr: {str(stop) or 'Stopped.'} The same command goes on from there.", file=sys.stderr)
+            goes_on = bool(str(stop)) or options.command == "study"  # training says where it stopped
+            said = str(stop) or "Stopped."
+            more = " The same command goes on from there." if goes_on else ""
+            print(f"\nckfr: {said}{more}", file=sys.stderr)
         return 130
     return 0
+
+
+@contextlib.contextmanager
+def _own_warnings_alone() -> Iterator[None]:
+    """Of warnings, print this package's, in one line each; what libraries say is for programmers."""
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        print(f"ckfr: {message}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        if not sys.warnoptions:
+            warnings.simplefilter("ignore")
+            warnings.filterwarnings("default", category=UserWarning, module=r"ckfr_helpers(\.|$)")
+            warnings.showwarning = show
+        for library in ("lightning_fabric", "lightning.fabric", "torch.distributed"):
+            logging.getLogger(library).setLevel(logging.ERROR)
+        yield
 
 
 def _alone_or_first_to_report() -> bool:
@@ -52,28 +76,29 @@ def _train(options: argparse.Namespace) -> None:
     from ckfr_helpers.training import train
 
     run = train(_config(options), options.out, progress=not options.quiet)
-    if not _says():
-        return
-    print(f"Kept in {run.folder}; test scores of epoch {run.best_epoch} of {len(run.history)}:")
+    if _says():
+        print(f"Kept in {run.folder}; test scores of epoch {run.best_epoch} of {len(run.history)}:")
     _print_scores(run.scores)
 
 
 def _evaluate(options: argparse.Namespace) -> None:
     from ckfr_helpers.training import evaluate
 
-    scores = evaluate(options.folder, options.split, progress=not options.quiet)
-    if _says():
-        print(json.dumps(scores, indent=1)) if options.json else _print_scores(scores)
+    scores = evaluate(
+        options.folder, options.split, root=options.root, accelerator=options.accelerator,
+        progress=not options.quiet,
+    )  # fmt: skip
+    _print_scores(scores, options.json)
 
 
 def _look(options: argparse.Namespace) -> None:
     from ckfr_helpers.attribution.look_run import look_at_run
 
-    scores = look_at_run(options.folder, options.data, options.root, method=options.method)
-    if options.json:
-        print(json.dumps(scores, indent=1))
-    else:
-        _print_scores({name: value for name, value in scores.items() if value is not None})
+    scores = look_at_run(
+        options.folder, options.data, options.root, method=options.method, accelerator=options.accelerator,
+        progress=not options.quiet,
+    )  # fmt: skip
+    _print_scores(scores, options.json)
 
 
 def _fetch(options: argparse.Namespace) -> None:
@@ -128,10 +153,11 @@ def _config(options: argparse.Namespace) -> Any:
     """Settings from the command line, filled in for the data set that is there."""
     from ckfr_helpers.training import TrainConfig
 
-    given = {
-        f.name: getattr(options, f.name) for f in dataclasses.fields(TrainConfig) if hasattr(options, f.name)
-    }
-    given = {name: value for name, value in given.items() if value is not None}
+    given: dict[str, Any] = {}
+    for f in dataclasses.fields(TrainConfig):
+        value = getattr(options, f.name, None)
+        if value is not None:
+            given[f.name] = _number(value) if f.type in (int, float, int | None) else value
     if given.get("method", "ckfr") != "ckfr":
         for name in ("alpha", "ell"):
             if name in given:
@@ -152,6 +178,14 @@ def _config(options: argparse.Namespace) -> Any:
     if given["data"] == "photos":
         given.setdefault("size", 160)
     return TrainConfig(**given, data_options=extra)
+
+
+def _number(text: Any) -> Any:
+    """A number where the text is one; what is none is left to `TrainConfig`, which says what it expected."""
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text
 
 
 def _data_that_is_there(root: str | None) -> str:
@@ -179,10 +213,20 @@ def _key_value(text: str, flag: str, example: str) -> tuple[str, Any]:
         return name, value
 
 
-def _print_scores(scores: dict[str, float]) -> None:
-    width = max(map(len, scores))
-    for name, value in scores.items():
-        print(f"  {name:<{width}}  {value:.4f}")
+def _print_scores(scores: Mapping[str, float | None], as_json: bool = False) -> None:
+    if not _says():
+        return
+    if as_json:
+        from ckfr_helpers.training.checkpoints import as_json as to_json
+
+        print(to_json(scores), end="")
+        return
+    from ckfr_helpers.training.evaluation import score_title
+
+    there = {name: value for name, value in scores.items() if value is not None}
+    width = max(map(len, there))
+    for name, value in there.items():
+        print(f"  {name:<{width}}  {value:9.4f}  {score_title(name)}".rstrip())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -193,23 +237,25 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     evaluate = commands.add_parser("evaluate", help="score a finished run")
-    evaluate.add_argument("folder", type=Path, help="folder of the run")
     evaluate.add_argument("--split", default="test", help="train, val or test (default: test)")
-    evaluate.add_argument("--json", action="store_true", help="print JSON")
-    evaluate.add_argument("--quiet", action="store_true", help="no progress bars")
     evaluate.set_defaults(run=_evaluate)
 
     look = commands.add_parser(
         "look", help="does a finished run look at the object? maps, boxes, localisation"
     )
-    look.add_argument("folder", type=Path, help="folder of the run")
     look.add_argument(
         "--data", help="pictures of the same classes with boxes (default: the run's own source)"
     )
-    look.add_argument("--root", help="where they are, e.g. with --data folder")
     look.add_argument("--method", help="gradcam, hirescam, layercam or eigencam (default: closed-form CAM)")
-    look.add_argument("--json", action="store_true", help="print JSON")
     look.set_defaults(run=_look)
+    for command in (evaluate, look):
+        command.add_argument("folder", type=Path, help="folder of the run")
+        command.add_argument("--root", help="folder of the data (default: where the run had it)")
+        command.add_argument("--accelerator", help="cpu, cuda or mps (default: the run's, where it is there)")
+        command.add_argument(
+            "--json", action="store_true", help="print JSON; null where a score is undefined"
+        )
+        command.add_argument("--quiet", action="store_true", help="no progress bars")
 
     fetch = commands.add_parser("fetch", help="bring a data set here")
     fetch.add_argument(
@@ -243,82 +289,64 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+# Flags of ``train`` that are settings of the same name; the original demo's four come first.
+SETTINGS = {
+    "alpha": "weight of the aligned triplet loss; 0 is the baseline (default: 20)",
+    "ell": "exponent of the latent distance (default: 1.2)",
+    "epochs": "passes over the training split (default: 100)",
+    "lr": "Adam's learning rate (default: 1e-5)",
+    "batch_size": "images a step, over all processes together (default: 32)",
+    "data": "mini-imagenet (default where it is there), photos, tiny-imagenet, cifar10, …",
+    "root": "folder of the data (default: $CKFR_DATA, else data/)",
+    "method": "ckfr (default), or a loss to compare it with: soft-labels, hxe or proxy-anchor",
+    "measure": "knowledge distance: path (default), lca_height or wu_palmer",
+    "distances": "file of class distances in place of a measure: .npz, or the demo's .npy",
+    "knowledge_scale": "factor on the knowledge distances (default: 0.1)",
+    "model": "backbone (default: wide_resnet50_2 on a GPU, efficientnet_lite0 on a CPU)",
+    "weights": "local state dict in torchvision's layout, in place of a download",
+    "freeze": "number of leading stages held still (default: 0)",
+    "weight_decay": "Adam's L2 penalty (default: 0)",
+    "lr_step": "epochs between learning-rate drops (default: 30)",
+    "lr_gamma": "factor of each drop (default: 0.1)",
+    "transform": "pixel pipeline: original (default) or light",
+    "size": "side of the input images (default: 224; photos 160)",
+    "seed": "default 0",
+    "precision": "32-true (default), 16-mixed (GPU) or bf16-mixed",
+    "accumulate": "parts to cut a step's batch into, to save memory; every triplet still counts (default: 1)",
+    "save_every": "steps between checkpoints (default: ten minutes, and each epoch)",
+    "accelerator": "auto (default), cpu, cuda or mps",
+    "devices": "processes on this machine (default: 1; torchrun overrides it); they take the steps of one "
+    "process with the whole batch, but for batch norm (each normalises by its share) and dropout",
+    "workers": "loader processes for each training process (default: one per core, at most 8)",
+}
+SWITCHES = {
+    "cache": "keep the pictures decoded and resized in a memory-mapped file, built once (disk for speed)",
+    "normalise": "normalise inputs (the original demo does not)",
+    "channels_last": "memory layout (B, H, W, C): faster on GPUs",
+    "compile": "fuse the network with torch.compile",
+    "grad_checkpointing": "save memory by computing activations twice; same result",
+    "sync_batch_norm": "several GPUs: normalise by the batch of all of them",
+}
+
+
 def _add_train(train: argparse.ArgumentParser) -> None:
-    # The original demo's four options, with its defaults; the rest of the settings follow.
+    for table, more in ((SETTINGS, {}), (SWITCHES, {"action": "store_true", "default": None})):
+        for name, text in table.items():
+            train.add_argument(f"--{name.replace('_', '-')}", help=text, **more)
     add = train.add_argument
-    add("--alpha", type=float, help="weight of the aligned triplet loss; 0 is the baseline (default: 20)")
-    add("--ell", type=float, help="exponent of the latent distance (default: 1.2)")
-    add("--epochs", type=int, help="passes over the training split (default: 100)")
-    add("--lr", type=float, help="Adam's learning rate (default: 1e-5)")
-    add("--batch-size", type=int, help="images a step, over all processes together (default: 32)")
-    add("--data", help="mini-imagenet (default where it is there), photos, tiny-imagenet, cifar10, …")
-    add("--root", help="folder of the data (default: $CKFR_DATA, else data/)")
-    add("--background-bias", type=float, help="photos: how often the background betrays the class, 0 to 1")
-    add("--option", action="append", default=[], metavar="NAME=VALUE", help="further option of the data set")
-    add(
-        "--per-class",
-        dest="train_per_class",
-        type=int,
-        metavar="N",
-        help="train on N pictures of each class (default: all)",
-    )
-    add("--method", help="ckfr (default), or a loss to compare it with: soft-labels, hxe or proxy-anchor")
-    add(
-        "--method-option",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="parameter of that loss, e.g. beta=30",
-    )
-    add("--measure", help="knowledge distance: path (default), lca_height or wu_palmer")
-    add("--distances", help="file of class distances in place of a measure: .npz, or the demo's .npy")
-    add("--knowledge-scale", type=float, help="factor on the knowledge distances (default: 0.1)")
-    add("--model", help="backbone (default: wide_resnet50_2 on a GPU, efficientnet_lite0 on a CPU)")
-    add("--weights", help="local state dict in torchvision's layout, in place of a download")
     add("--from-scratch", dest="pretrained", action="store_false", default=None, help="no ImageNet weights")
-    add("--freeze", type=int, help="number of leading stages held still (default: 0)")
-    add("--weight-decay", type=float, help="Adam's L2 penalty (default: 0)")
-    add("--lr-step", type=int, help="epochs between learning-rate drops (default: 30)")
-    add("--lr-gamma", type=float, help="factor of each drop (default: 0.1)")
-    add("--transform", help="pixel pipeline: original (default) or light")
-    add("--size", type=int, help="side of the input images (default: 224; photos 160)")
     add(
-        "--cache",
-        action="store_true",
-        default=None,
-        help="keep the pictures decoded and resized in a memory-mapped file, built once (disk for speed)",
+        "--background-bias",
+        type=float,
+        metavar="SHARE",
+        help="photos: how often the background betrays the class, 0 to 1",
     )
     add(
-        "--normalise", action="store_true", default=None, help="normalise inputs (the original demo does not)"
+        "--per-class", dest="train_per_class", type=int, metavar="N", help="train on N pictures of each class"
     )
-    add("--seed", type=int, help="default 0")
-    add("--precision", help="32-true (default), 16-mixed or bf16-mixed")
-    add(
-        "--channels-last",
-        action="store_true",
-        default=None,
-        help="memory layout (B, H, W, C): faster on GPUs",
-    )
-    add("--compile", action="store_true", default=None, help="fuse the network with torch.compile")
-    add(
-        "--accumulate",
-        type=int,
-        help="parts to cut a step's batch into, to save memory; every triplet still counts (default: 1)",
-    )
-    add(
-        "--grad-checkpointing",
-        action="store_true",
-        default=None,
-        help="save memory by computing activations twice; same result",
-    )
-    add("--save-every", type=int, help="steps between checkpoints (default: ten minutes, and each epoch)")
-    add("--accelerator", help="auto (default), cpu, cuda or mps")
-    add("--devices", type=int, help="processes on this machine (default: 1; torchrun overrides it)")
-    add(
-        "--workers",
-        type=int,
-        help="loader processes for each training process (default: one per core, at most 8)",
-    )
+    repeated: dict[str, Any] = {"action": "append", "default": [], "metavar": "NAME=VALUE"}
+    add("--option", help="further option of the data set", **repeated)
+    add("--method-option", help="parameter of that loss, e.g. beta=30", **repeated)
     add("--out", type=Path, help="folder of the run (default: runs/, named after the settings)")
     add("--quiet", action="store_true", help="no progress bars")
     train.set_defaults(run=_train)

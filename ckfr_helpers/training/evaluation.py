@@ -87,3 +87,31 @@ def score(predictions: Predictions, hierarchy: Hierarchy) -> dict[str, float]:
     crm = metrics.hierarchical_metrics(decisions, labels, heights, ks=ks)
     scores |= {f"crm_{name}": value for name, value in crm.items()}
     return scores | metrics.latent_tree_correlation(predictions.latents, labels, hierarchy.distances("path"))
+
+
+# What each score says, beside its name; ``crm_`` and ``hdist@k`` have words of their own.
+TITLES = {
+    "top1": "share of right answers",
+    "top5": "share with the right class among the best five",
+    "mistake_severity": "of mistakes: mean height of the lowest ancestor that answer and truth share",
+    "cross_entropy": "mean -log(probability of the right class)",
+    "correlation": "of latent distances with path lengths in the tree, between class means (Pearson)",
+    "correlation_spearman": "the same by rank (Spearman)",
+    "energy": "share of the map's mass that lies on the object",
+    "pointing": "share of maps whose highest pixel lies on the object",
+    "box_acc_fixed": "share of right boxes, all contours, mean over IoU 0.3, 0.5, 0.7; threshold from val",
+    "gt_known_fixed": "share of right boxes, largest contour, IoU 0.5; threshold from val",
+    "top1_loc_fixed": "the same, and the class right too",
+    "max_box_acc_v2": "as box_acc_fixed, each threshold the best for this split (Choe et al.)",
+    "gt_known": "as gt_known_fixed, the threshold the best for this split",
+    "pxap": "average precision of the map's pixels against the masks",
+}
+
+
+def score_title(name: str) -> str:
+    """A few words on a score, to stand beside its name; nothing for one that is not known."""
+    if name.startswith("crm_"):
+        return f"{name[4:]} of the answers of least expected distance (CRM)"
+    if name.startswith("hdist@"):
+        return f"mean height of the lowest ancestor that the truth shares with the best {name[6:]}"
+    return TITLES.get(name, "")

@@ -133,7 +133,15 @@ class _Fit:
 
     def epochs(self, train_loader: Any, val_loader: Any, progress: bool, on_epoch: Callable | None) -> None:
         state, config = self.state, self.config
-        with stop_signals() as stop:
+        start_epoch(train_loader, state["epoch"])
+        each = len(train_loader)
+        bar = tqdm(
+            total=config.epochs * each,
+            initial=state["epoch"] * each + state["step"],
+            disable=not (progress and self.fabric.is_global_zero),
+            leave=False,
+        )
+        with stop_signals() as stop, contextlib.closing(bar):
             while state["epoch"] < config.epochs:
                 epoch = state["epoch"]
                 # A function of the epoch, so that there is no scheduler whose state could be lost.
@@ -141,7 +149,9 @@ class _Fit:
                 for group in self.optimizer.param_groups:
                     group["lr"] = rate
                 start_epoch(train_loader, epoch, state["step"])
-                self._steps(train_loader, progress, stop)
+                bar.set_description(f"epoch {epoch + 1}/{config.epochs}")
+                self._steps(train_loader, bar, stop)
+                bar.set_description(f"epoch {epoch + 1}/{config.epochs}, validation")
                 row = {"epoch": epoch + 1, "lr": rate, **_averages(state["sums"])}
                 row |= self._validate(val_loader)
                 state["history"].append(row)
@@ -155,21 +165,15 @@ class _Fit:
                 if any_process(self.fabric, stop.asked)[0]:
                     raise Interrupted(f"Stopped after epoch {epoch + 1}.")
 
-    def _steps(self, loader: Any, progress: bool, stop: Any) -> None:
+    def _steps(self, loader: Any, bar: tqdm, stop: Any) -> None:
         """The steps left of one epoch."""
         state, config, fabric = self.state, self.config, self.fabric
+        chosen_by = f"val_{self.task.chosen_by}"
+        last = {chosen_by: state["history"][-1][chosen_by]} if state["history"] else {}
         self.model.train()
         saved = time.monotonic()
-        bar = tqdm(
-            loader,
-            desc=f"epoch {state['epoch'] + 1}/{config.epochs}",
-            initial=state["step"],
-            total=state["step"] + len(loader),
-            disable=not (progress and fabric.is_global_zero),
-            leave=False,
-        )
         began = time.perf_counter()
-        for inputs, targets, indices in bar:
+        for inputs, targets, indices in loader:
             # Seeding every step makes dropout a function of (seed, epoch, step): no generator state has to be
             # saved, and a resumed run draws what the undisturbed one would have drawn.
             seed = (config.seed, state["epoch"], state["step"], fabric.global_rank)
@@ -186,7 +190,9 @@ class _Fit:
             added |= {"images": images, "seconds": time.perf_counter() - began}
             began = time.perf_counter()
             state["sums"] = {name: state["sums"].get(name, 0) + value for name, value in added.items()}
-            bar.set_postfix(_averages(state["sums"]), refresh=False)
+            shown = {name.removeprefix("train_"): v for name, v in _averages(state["sums"]).items()}
+            bar.set_postfix(shown | last, refresh=False)
+            bar.update()
             due = time.monotonic() - saved > SAVE_EVERY_SECONDS
             due |= config.save_every > 0 and state["step"] % config.save_every == 0
             asked, due = any_process(fabric, stop.asked, due)
@@ -194,7 +200,6 @@ class _Fit:
                 self.save()
                 saved = time.monotonic()
             if asked:
-                bar.close()
                 raise Interrupted(f"Stopped in epoch {state['epoch'] + 1} at step {state['step']}.")
 
     def _validate(self, loader: Any) -> dict[str, float]:

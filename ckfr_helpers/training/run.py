@@ -23,7 +23,7 @@ from ckfr_helpers.datasets.transforms import make_transform, stored_side
 from ckfr_helpers.hierarchy.demo_file import load_pseudo_distances
 from ckfr_helpers.hierarchy.tree import Hierarchy
 from ckfr_helpers.losses.rivals import make_loss
-from ckfr_helpers.models.classifier import Classifier, build_model, default_model_name
+from ckfr_helpers.models.classifier import Classifier, build_model, check_model_name, default_model_name
 from ckfr_helpers.runtime import CkfrError, environment, num_workers, pick_device, runs_root, seed_everything
 from ckfr_helpers.training.checkpoints import (
     as_json,
@@ -313,6 +313,7 @@ def _try_settings(config: TrainConfig) -> None:
         path = getattr(config, name)
         if path is not None and not Path(path).is_file():
             raise CkfrError(f"{name} is {path!r}, which is no file.")
+    check_model_name(config.model or "")
     toy = Hierarchy.from_pairs([("thing", "one"), ("thing", "other")])
     make_task(dataclasses.replace(config, distances=None), toy, embed_dim=2)
 
@@ -333,6 +334,7 @@ def _history(folder: Path) -> list[dict[str, float]]:
     if not file.is_file():
         return []
     try:
-        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file.open())]
+        rows = csv.DictReader(file.read_text().splitlines())
+        return [{name: float(value) for name, value in row.items()} for row in rows]
     except (ValueError, TypeError) as error:
         raise CkfrError(f"{file} is damaged ({error}); remove it, its rows are in last.pt too.") from error
