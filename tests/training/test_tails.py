@@ -218,6 +218,7 @@ def test_fine_tuning_a_pair_differs_in_alpha_alone(monkeypatch, tmp_path):
 
     monkeypatch.setenv("CKFR_RUNS", str(tmp_path))
     monkeypatch.setattr(runs, "build_model", small)
+    monkeypatch.setattr(runs, "check_model_name", lambda name: None)
     monkeypatch.setattr(
         datasets, "open_source", lambda name, split, root=None, **options: Colours(split, **options)
     )
