@@ -19,6 +19,7 @@ from torchvision.tv_tensors import BoundingBoxes, Mask, wrap
 
 from ckfr_helpers.datasets.base import ImageSource
 from ckfr_helpers.datasets.transforms import Transform
+from ckfr_helpers.models.frozen import CachedFeatures
 from ckfr_helpers.runtime import CkfrError, check_number, mix_seed
 
 Batch = tuple[Any, dict[str, Any], Tensor]
@@ -282,8 +283,29 @@ def make_loader(
     )
 
 
-def start_epoch(loader: DataLoader, epoch: int, start_batch: int = 0) -> None:
-    """Tell a loader of `make_loader`, wrapped by an engine or not, which epoch and batch come next.
+class CachedLoader:
+    """Batches ``(features float32, {"label": …}, indices)``, as `make_loader` gives them for pictures.
+
+    The order is the same as there for the same seed; there are no workers, and nothing changes with epochs
+    but the order.
+    """
+
+    def __init__(self, dataset: CachedFeatures, batch_size: int, train: bool, seed: int = 0) -> None:
+        self.dataset, self.batch_size = dataset, batch_size
+        self.batch_sampler = EpochSampler(len(dataset), batch_size, seed, shuffle=train, drop_last=train)
+
+    def __len__(self) -> int:
+        return len(self.batch_sampler)
+
+    def __iter__(self) -> Iterator[Batch]:
+        data = self.dataset
+        for batch in self.batch_sampler:
+            rows = torch.as_tensor(batch)
+            yield data.features[rows].float(), {"label": data.labels[rows]}, data.indices[rows]
+
+
+def start_epoch(loader: DataLoader | CachedLoader, epoch: int, start_batch: int = 0) -> None:
+    """Tell a loader, wrapped by an engine or not, which epoch and batch come next.
 
     Args:
         loader: the loader.

@@ -38,6 +38,9 @@ class CachedFeatures:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def set_epoch(self, epoch: int) -> None:
+        """Nothing to choose: what is cached is the same in every epoch."""
+
 
 @torch.no_grad()
 def cache_features(

@@ -13,9 +13,8 @@ from ckfr_helpers import datasets
 from ckfr_helpers.datasets.base import ImageSource
 from ckfr_helpers.datasets.scenes.photos import class_ids
 from ckfr_helpers.hierarchy.tree import Hierarchy
-from ckfr_helpers.models.classifier import build_model
+from ckfr_helpers.models import CachedFeatures, build_model
 from ckfr_helpers.runtime import CkfrError, mode, pick_device
-from ckfr_helpers.training.cached import CachedFeatures
 from ckfr_helpers.training.config import TrainConfig
 from ckfr_helpers.training.evaluation import Predictions, predict
 from ckfr_helpers.training.run import make_fabric, make_model, open_split, split_loader, train

@@ -17,12 +17,13 @@ from ckfr_helpers.attribution.cam import class_activation_maps
 from ckfr_helpers.attribution.energy import background_swap
 from ckfr_helpers.attribution.look import Look, look, look_scores
 from ckfr_helpers.datasets.base import ImageSource
+from ckfr_helpers.datasets.loading import CachedLoader
 from ckfr_helpers.datasets.scenes.photos import class_ids
 from ckfr_helpers.datasets.scenes.single import PhotoScenes
 from ckfr_helpers.datasets.scenes.swapped import OnBackground
-from ckfr_helpers.models.classifier import Classifier, build_model
+from ckfr_helpers.models import CachedFeatures, Classifier, build_model
 from ckfr_helpers.runtime import mode
-from ckfr_helpers.training import CachedFeatures, TrainConfig, cache_split, predict, train_tail
+from ckfr_helpers.training import TrainConfig, cache_split, predict, train_tail
 
 LITE, STAGE, SIZE = "efficientnet_lite0", 7, 224
 
@@ -140,10 +141,11 @@ def run_look_lesson(
         )
         tail = train_tail(features, sources["test"].hierarchy, config).tail
         val, test = (
-            look(tail, features[split].loader(64, train=False), sources[split]) for split in ("val", "test")
+            look(tail, CachedLoader(features[split], 64, train=False), sources[split])
+            for split in ("val", "test")
         )
         usual, foreign = (
-            predict(tail, part.loader(256, train=False)).logits.argmax(1) for part in swapped.values()
+            predict(tail, CachedLoader(part, 256, train=False)).logits.argmax(1) for part in swapped.values()
         )
         models[alpha] = TrainedNetwork(tail, val, test, usual, foreign)
         found = models[alpha].scores

@@ -1,6 +1,5 @@
 """Training: settings, tasks, the loop, checkpoints, evaluation."""
 
-from ckfr_helpers.training.cached import CachedFeatures, CachedLoader, cache_features
 from ckfr_helpers.training.config import TrainConfig
 from ckfr_helpers.training.evaluation import Predictions, predict, score
 from ckfr_helpers.training.loop import FitResult, Interrupted, fit
@@ -9,8 +8,6 @@ from ckfr_helpers.training.tails import TailRun, cache_split, train_tail, untrai
 from ckfr_helpers.training.task import ClassificationTask, Task
 
 __all__ = [
-    "CachedFeatures",
-    "CachedLoader",
     "ClassificationTask",
     "FitResult",
     "Interrupted",
@@ -19,7 +16,6 @@ __all__ = [
     "TailRun",
     "Task",
     "TrainConfig",
-    "cache_features",
     "cache_split",
     "evaluate",
     "fit",

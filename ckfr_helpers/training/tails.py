@@ -12,12 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from ckfr_helpers.datasets.base import ImageSource
-from ckfr_helpers.datasets.loading import TransformedView, make_loader
+from ckfr_helpers.datasets.loading import CachedLoader, TransformedView, make_loader
 from ckfr_helpers.datasets.transforms import make_transform
 from ckfr_helpers.hierarchy.tree import Hierarchy
-from ckfr_helpers.models.classifier import Classifier, build_model
+from ckfr_helpers.models import CachedFeatures, Classifier, build_model, cache_features
 from ckfr_helpers.runtime import num_workers, seed_everything
-from ckfr_helpers.training.cached import CachedFeatures, cache_features
 from ckfr_helpers.training.config import TrainConfig
 from ckfr_helpers.training.evaluation import Predictions, predict, score
 from ckfr_helpers.training.loop import fit
@@ -104,7 +103,7 @@ def train_tail(
     tail = new_tail(config.model, config.freeze, len(hierarchy), config.seed)
     fabric = make_fabric(config)
     loaders = {
-        split: features[split].loader(config.batch_size, train=split == "train", seed=config.seed)
+        split: CachedLoader(features[split], config.batch_size, train=split == "train", seed=config.seed)
         for split in ("train", "val", "test")
     }
     task = make_task(config, hierarchy, tail.embed_dim)
@@ -120,4 +119,4 @@ def untrained_latents(
 ) -> np.ndarray:
     """(N, D) latents before any training: what the ImageNet weights alone say."""
     tail = new_tail(model_name, stage, num_classes, seed)
-    return predict(tail, features.loader(256, train=False)).latents
+    return predict(tail, CachedLoader(features, 256, train=False)).latents

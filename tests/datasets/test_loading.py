@@ -10,8 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ckfr_helpers.datasets.base import Example, ImageSource, make_example
-from ckfr_helpers.datasets.loading import EpochSampler, TransformedView, make_loader, start_epoch
+from ckfr_helpers.datasets.loading import (
+    CachedLoader,
+    EpochSampler,
+    TransformedView,
+    make_loader,
+    start_epoch,
+)
 from ckfr_helpers.datasets.transforms import make_transform
+from ckfr_helpers.models import CachedFeatures
 from ckfr_helpers.runtime import CkfrError
 
 SIZE = 24
@@ -299,3 +306,19 @@ def test_engines_that_set_epochs_by_themselves_leave_ours_alone():
 def test_mistakes_get_one_sentence(call, message):
     with pytest.raises(CkfrError, match=message):
         call()
+
+
+def test_cached_features_come_in_the_batches_that_their_pictures_would():
+    rows = torch.arange(10)
+    loader = CachedLoader(CachedFeatures(rows[:, None].half() / 4, rows % 3, 100 + rows), 4, True, seed=5)
+    for epoch in (0, 3):
+        start_epoch(loader, epoch, 1)
+        sampler = EpochSampler(10, 4, seed=5)
+        sampler.set_epoch(epoch, 1)
+        batches = list(loader)
+        assert len(batches) == len(loader) == 1
+        assert [(indices - 100).tolist() for *_, indices in batches] == list(sampler)
+        for features, targets, indices in batches:
+            assert features.dtype == torch.float32
+            assert torch.equal(features[:, 0] * 4, indices - 100.0)
+            assert torch.equal(targets["label"], (indices - 100) % 3)

@@ -15,15 +15,15 @@ from torch import nn
 from ckfr_helpers import __main__ as cli
 from ckfr_helpers import datasets
 from ckfr_helpers.datasets.base import Example, ImageSource, make_example
+from ckfr_helpers.datasets.loading import CachedLoader
 from ckfr_helpers.hierarchy import Hierarchy
 from ckfr_helpers.losses import make_loss
+from ckfr_helpers.models import CachedFeatures, cache_features
 from ckfr_helpers.runtime import CkfrError
 from ckfr_helpers.training import (
-    CachedFeatures,
     ClassificationTask,
     Interrupted,
     TrainConfig,
-    cache_features,
     evaluate,
     fit,
     load_run,
@@ -128,10 +128,10 @@ def test_the_metric_term_pulls_latents_towards_the_tree():
         torch.manual_seed(0)
         model = TwoLayers()
         data = {split: cached(split) for split in ("train", "val")}
-        loaders = data["train"].loader(24, True), data["val"].loader(24, False)
+        loaders = CachedLoader(data["train"], 24, True), CachedLoader(data["val"], 24, False)
         objective = make_loss("ckfr", other, alpha=alpha, ell=1.2, knowledge_scale=1.0)
         fit(model, ClassificationTask(objective, other), *loaders, config, progress=False)
-        seen = predict(model, data["val"].loader(24, False))
+        seen = predict(model, CachedLoader(data["val"], 24, False))
         found[alpha] = score(seen, other)
     assert found[0.0]["correlation"] < 0 < 0.9 < found[5.0]["correlation"]
     assert found[5.0]["top1"] > 0.6
@@ -272,7 +272,7 @@ def test_cached_trunk_and_tail_predict_as_the_whole_network():
     trunk, tail = model.split(2)
     features = cache_features(trunk, loader, dtype=torch.float32, progress=False)
     whole = predict(model, loader)
-    parts = predict(tail, features.loader(10, train=False))
+    parts = predict(tail, CachedLoader(features, 10, train=False))
     np.testing.assert_allclose(parts.logits, whole.logits, rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(parts.indices, whole.indices)
 

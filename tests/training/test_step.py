@@ -11,11 +11,12 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 from torch import nn
 
+from ckfr_helpers.datasets.loading import CachedLoader
 from ckfr_helpers.hierarchy import Hierarchy
 from ckfr_helpers.losses import AlignedTripletLoss, Objective, make_loss
-from ckfr_helpers.models import Classifier
+from ckfr_helpers.models import CachedFeatures, Classifier
 from ckfr_helpers.runtime import CkfrError, mix_seed
-from ckfr_helpers.training import CachedFeatures, ClassificationTask, TrainConfig, fit
+from ckfr_helpers.training import ClassificationTask, TrainConfig, fit
 from ckfr_helpers.training.step import TaskNetwork, checkpointed_blocks, grad_checkpointing, gradients
 
 CLASSES = Hierarchy.from_nested({"thing": {"warm": ["red", "orange"], "cold": ["blue", "green"]}})
@@ -279,7 +280,7 @@ def run(out=None, epochs=3, task=None, model=None, on_step=None, **flags):
     data = CachedFeatures(*batch(48), torch.arange(48))
     config = TrainConfig(epochs=epochs, lr=1e-2, batch_size=12, accelerator="cpu", **flags)
     model = model or build()
-    loaders = data.loader(12, True), data.loader(12, False)
+    loaders = CachedLoader(data, 12, True), CachedLoader(data, 12, False)
     return model, fit(model, task or ckfr(5), *loaders, config, out=out, progress=False)
 
 

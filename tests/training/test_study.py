@@ -371,7 +371,7 @@ HXE = f"{X}methods: [hxe]\n"
         (HXE + "seeds: [1, 1]", "seeds is"),
         (HXE + "lr: -1", "lr is -1"),
         (HXE + "choose_by: top-1", "Did you mean 'top1'"),
-        (HXE + "model: resnet81", "Did you mean 'resnet18'"),
+        (HXE + "model: resnet81", "Unknown model 'resnet81'.*resnet18"),
         (HXE + "stage: -1", "stage is -1"),
         (ONE + "cifar10, scenes: {train: 5}}]\nmethods: [hxe]", "only photos have scenes"),
         (ONE + "photos, per_class: {train: 5}}]\nmethods: [hxe]", "expected scenes"),

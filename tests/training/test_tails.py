@@ -10,6 +10,7 @@ from torch import nn
 
 from ckfr_helpers import datasets
 from ckfr_helpers.datasets.base import Example, ImageSource, make_example
+from ckfr_helpers.datasets.loading import CachedLoader
 from ckfr_helpers.hierarchy import Hierarchy
 from ckfr_helpers.models import Classifier
 from ckfr_helpers.runtime import CkfrError
@@ -120,7 +121,7 @@ def test_a_tail_learns_and_its_record_agrees_with_itself(features):
     )  # the best epoch's weights, not the last's
     assert run.scores["test"]["top1"] > 0.6
     assert run.scores["test"]["top1"] == (run.seen["test"].logits.argmax(1) == source.labels).mean()
-    again = predict(run.tail, features["test"].loader(8, train=False))
+    again = predict(run.tail, CachedLoader(features["test"], 8, train=False))
     np.testing.assert_allclose(again.logits, run.seen["test"].logits, rtol=1e-5, atol=1e-6)
     heights = TREE.distances("lca_height")
     wrong = run.seen["test"].logits.argmax(1) != source.labels

@@ -29,7 +29,7 @@ from ckfr_helpers import datasets
 from ckfr_helpers.datasets.base import SPLITS
 from ckfr_helpers.hierarchy.tree import MEASURES, Hierarchy
 from ckfr_helpers.losses.rivals import BASELINE, METHODS, check_method, make_loss
-from ckfr_helpers.models.classifier import model_names
+from ckfr_helpers.models import check_model_name
 from ckfr_helpers.runtime import CkfrError, num_workers
 from ckfr_helpers.training.config import TrainConfig
 
@@ -194,8 +194,10 @@ def study_from(values: Any, source: str = "the study", base: Path | None = None)
     given["rates"] = given.pop("lr", Study.rates)
     if not all(c.isalnum() or c in "-_" for c in given["name"]):
         raise CkfrError(f"{source}: name is {given['name']!r}; expected letters, digits, - and _ only.")
-    if given.get("model", Study.model) not in model_names():
-        raise CkfrError(f"{source}: model {_near(given['model'], model_names())}")
+    try:
+        check_model_name(given.get("model", Study.model))
+    except CkfrError as error:
+        raise CkfrError(f"{source}: {error}") from error
     entries = given["datasets"]
     if not isinstance(entries, list) or not entries:
         raise CkfrError(f"{source}: datasets is {entries!r}; expected a list of at least one.")

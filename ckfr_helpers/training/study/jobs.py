@@ -22,9 +22,8 @@ from ckfr_helpers.datasets.base import SPLITS, ImageSource
 from ckfr_helpers.datasets.subset import balanced
 from ckfr_helpers.hierarchy.tree import Hierarchy
 from ckfr_helpers.losses.rivals import METHODS
-from ckfr_helpers.models.classifier import build_model
+from ckfr_helpers.models import CachedFeatures, build_model
 from ckfr_helpers.runtime import CkfrError, atomic_path, environment
-from ckfr_helpers.training.cached import CachedFeatures
 from ckfr_helpers.training.config import TrainConfig
 from ckfr_helpers.training.evaluation import Predictions, predict, score
 from ckfr_helpers.training.results import SCORES
