@@ -1,6 +1,6 @@
 """Class activation maps: the definitions, the agreement between routes, and a model left as it was."""
 
-import copy
+from contextlib import nullcontext
 from functools import partial
 
 import numpy as np
@@ -79,18 +79,11 @@ def test_eigencam_is_the_first_principal_component_and_needs_no_target():
         assert picture.max() >= -picture.min()
 
 
-def test_no_target_means_the_predicted_class():
-    model, images = tiny().eval(), pictures()
-    predicted = model(images).argmax(1)
-    for draw in (cam.class_activation_maps, cam.gradient_cam):
-        assert torch.equal(draw(model, images), draw(model, images, predicted))
-
-
-def test_maps_do_not_depend_on_the_batch():
-    model, images = tiny(), pictures(5)
-    for draw in (cam.class_activation_maps, cam.gradient_cam):
-        whole = draw(model, images, [0] * 5)
-        assert torch.allclose(draw(model, images, [0] * 5, batch_size=2), whole, atol=1e-6)
+@pytest.mark.parametrize("draw", [cam.class_activation_maps, cam.gradient_cam])
+def test_no_target_means_the_predicted_class_and_the_batch_size_changes_nothing(draw):
+    model, images = tiny().eval(), pictures(5)
+    found = draw(model, images, batch_size=2)
+    assert torch.allclose(found, draw(model, images, model(images).argmax(1)), atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "vgg11", "efficientnet_lite0", "convnext_atto"])
@@ -120,22 +113,10 @@ def state_of(model: nn.Module) -> dict:
     return {
         "training": [m.training for m in model.modules()],
         "requires_grad": [p.requires_grad for p in model.parameters()],
-        "grads": [p.grad for p in model.parameters()],
-        "grad_values": [None if p.grad is None else p.grad.clone() for p in model.parameters()],
+        "grads": [p.grad if p.grad is None else p.grad.tolist() for p in model.parameters()],
         "hooks": [len(m._forward_hooks) + len(m._backward_hooks) for m in model.modules()],
-        "values": copy.deepcopy(model.state_dict()),
+        "values": {name: value.tolist() for name, value in model.state_dict().items()},
     }
-
-
-def assert_untouched(model: nn.Module, before: dict) -> None:
-    after = state_of(model)
-    for key in ("training", "requires_grad", "hooks"):
-        assert after[key] == before[key], key
-    for now, then, value in zip(after["grads"], before["grads"], before["grad_values"], strict=True):
-        assert now is then
-        assert value is None or torch.equal(now, value)
-    for key, value in before["values"].items():
-        assert torch.equal(after["values"][key], value), key
 
 
 def in_the_middle_of_training() -> Classifier:
@@ -151,29 +132,23 @@ class Burst(nn.Module):
 
 @pytest.mark.parametrize("method", [None, *cam.METHODS])
 def test_the_model_and_the_images_come_back_as_they_were(method):
-    model, images = in_the_middle_of_training(), pictures()
-    before, copied = state_of(model), images.clone()
-    assert any(g is not None for g in before["grads"])
-    assert not all(before["training"])
+    """After an exception too, which gets out: pytorch-grad-cam's context manager would swallow this one."""
     draw = cam.class_activation_maps if method is None else partial(cam.gradient_cam, method=method)
-    draw(model, images, [0] * 4)
-    assert_untouched(model, before)
+    images = pictures()
+    copied = images.clone()
+    for breaks in (False, True):
+        model = in_the_middle_of_training()
+        if breaks:
+            model.stages[2] = Burst()
+        before = state_of(model)
+        assert any(g is not None for g in before["grads"])
+        assert not all(before["training"])
+        with pytest.raises(IndexError, match="inside the network") if breaks else nullcontext():
+            draw(model, images, [0] * 4)
+        assert state_of(model) == before
     assert torch.equal(images, copied)
     assert not images.requires_grad
-    assert images.grad is None
     assert torch.is_grad_enabled()
-
-
-@pytest.mark.parametrize("method", [None, *cam.METHODS])
-def test_an_exception_inside_gets_out_and_leaves_nothing_behind(method):
-    """pytorch-grad-cam's context manager would swallow this one and print a line."""
-    model = in_the_middle_of_training()
-    model.stages[2] = Burst()
-    before = state_of(model)
-    draw = cam.class_activation_maps if method is None else partial(cam.gradient_cam, method=method)
-    with pytest.raises(IndexError, match="inside the network"):
-        draw(model, pictures(), [0] * 4)
-    assert_untouched(model, before)
 
 
 def test_frozen_models_no_grad_and_inference_mode():
