@@ -129,13 +129,8 @@ def node_colours(hierarchy: Hierarchy, most: int, hues: Sequence[str] = HUES) ->
     found: dict[str, RGB] = {}
     branches = main_branches(hierarchy, min(most, len(hues)))
     for branch, hue in zip(branches, hues, strict=False):
-        top = _top_of_chain(hierarchy, branch.node)
+        top = branch.node
+        while top in hierarchy.parent and len(hierarchy.children[hierarchy.parent[top]]) == 1:
+            top = hierarchy.parent[top]
         found |= {n: to_rgb(COLOURS[hue]) for n in hierarchy.nodes if top in hierarchy.path_to_root(n)}
     return found
-
-
-def _top_of_chain(hierarchy: Hierarchy, node: str) -> str:
-    """Up from ``node`` as long as it is an only child; undoes `_branching`."""
-    while node in hierarchy.parent and len(hierarchy.children[hierarchy.parent[node]]) == 1:
-        node = hierarchy.parent[node]
-    return node

@@ -23,16 +23,11 @@ TITLES: dict[Measure, str] = {"path": "path", "lca_height": "LCA height", "wu_pa
 _GREY = "0.72"
 
 
-# ------------------------------------------------------------------------------------------------
-# The tree
-
-
 def tree(
     hierarchy: Hierarchy,
     *,
     path: tuple[str, str] | None = None,
     every_name: bool = False,
-    colours: int = 8,
 ) -> Figure:
     """The tree from left to right: a dot per node, a row per class, one step to the right per edge.
 
@@ -42,12 +37,11 @@ def tree(
         hierarchy: up to about 40 classes are readable.
         path: two class ids; the way between them is drawn bold and everything else grey.
         every_name: name the other nodes too, at a slant; for up to about 5 classes.
-        colours: at most so many branches get a colour each.
     """
     bold: set[str] = set()
     hue = dict.fromkeys(hierarchy.nodes, _GREY)
     if path is None:
-        hue |= node_colours(hierarchy, colours)
+        hue |= node_colours(hierarchy, 8)
     else:
         bold = {n for end in path for n in hierarchy.path_to_root(end)}
         bold -= set(hierarchy.path_to_root(hierarchy.lca(*path)))
@@ -113,21 +107,10 @@ def _write_name(
         )  # fmt: skip
 
 
-# ------------------------------------------------------------------------------------------------
-# Matrices
-
-
-def heatmap(hierarchy: Hierarchy, distances: np.ndarray, label: str, *, most: int = 12) -> Figure:
-    """A distance matrix in tree order, with the branches named at the side.
-
-    Args:
-        hierarchy: C classes.
-        distances: (C, C), in label order.
-        label: what is measured.
-        most: at most so many branches are named; those of fewer than 4 % of the classes never are.
-    """
-    figure, axis = plt.subplots(figsize=(8.6, 5.8))
-    _matrix(axis, hierarchy, distances, {"label": label, "shrink": 0.8}, most)
+def heatmap(hierarchy: Hierarchy, distances: np.ndarray, label: str) -> Figure:
+    """A distance matrix (C, C) in tree order, with the larger branches named at the side."""
+    figure, axis = plt.subplots(figsize=(9.5, 6.4))
+    _matrix(axis, hierarchy, distances, {"label": label, "shrink": 0.8}, 12)
     return figure
 
 
@@ -161,12 +144,12 @@ def _matrix(
     axis.tick_params(length=0)
 
 
-def measures(hierarchy: Hierarchy, *, most: int = 10) -> Figure:
+def measures(hierarchy: Hierarchy) -> Figure:
     """The three measures as matrices in tree order, each from 0 to its own largest value."""
     figure, axes = plt.subplots(1, 3, figsize=(10.5, 3.9))
     for axis, measure in zip(axes, MEASURES, strict=True):
         bar = {"label": LABELS[measure], "location": "bottom", "shrink": 0.8, "pad": 0.02}
-        _matrix(axis, hierarchy, hierarchy.distances(measure), bar, most, names=axis is axes[0])
+        _matrix(axis, hierarchy, hierarchy.distances(measure), bar, 10, names=axis is axes[0])
         axis.set_title(TITLES[measure])
     return figure
 
@@ -205,24 +188,17 @@ def agreement(hierarchy: Hierarchy, marked: Sequence[tuple[str, str]] = ()) -> F
     return figure
 
 
-# ------------------------------------------------------------------------------------------------
-# Graph against tree
-
-
-def graph_cost(
-    hierarchy: Hierarchy, graph: np.ndarray, trees: Mapping[str, np.ndarray], *, most: int = 9
-) -> Figure:
+def graph_cost(hierarchy: Hierarchy, graph: np.ndarray, trees: Mapping[str, np.ndarray]) -> Figure:
     """Edges by which the way in a tree is longer: a map for the first tree, and the share of pairs of each.
 
     Args:
         hierarchy: C classes.
         graph: (C, C) shortest paths in the graph.
         trees: name of the rule -> (C, C) path lengths in its tree.
-        most: at most so many branches are named on the map.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.2), width_ratios=(1.5, 1))
     bar = {"label": "edges longer than in the graph", "shrink": 0.8}
-    _matrix(left, hierarchy, next(iter(trees.values())) - graph, bar, most, share=0.02)
+    _matrix(left, hierarchy, next(iter(trees.values())) - graph, bar, 9, share=0.02)
     pairs = np.triu_indices(len(hierarchy), 1)
     width, colours = 0.8 / len(trees), (OURS, BASELINE)
     for number, (rule, tree) in enumerate(trees.items()):
@@ -236,10 +212,6 @@ def graph_cost(
     return figure
 
 
-# ------------------------------------------------------------------------------------------------
-# Looking up
-
-
 def nearest(hierarchy: Hierarchy, names: Sequence[str], *, k: int = 5, measure: Measure = "path") -> Figure:
     """The nearest classes of each class as bars, with the node at which the two meet.
 
@@ -251,12 +223,8 @@ def nearest(hierarchy: Hierarchy, names: Sequence[str], *, k: int = 5, measure: 
     """
     columns = min(3, len(names))
     rows = -(-len(names) // columns)
-    figure, axes = plt.subplots(
-        rows,
-        columns,
-        figsize=(3.5 * columns if columns > 1 else 6, (0.27 * k + 0.75) * rows + 0.2),
-        squeeze=False,
-    )
+    size = (3.5 * columns if columns > 1 else 6, (0.27 * k + 0.75) * rows + 0.2)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
     found = {name: hierarchy.nearest(name, k, measure) for name in names}
     longest = max((d for row in found.values() for _, d in row), default=1.0)
     for axis in axes.flat[len(names) :]:
@@ -273,14 +241,8 @@ def _bars(axis: Axes, hierarchy: Hierarchy, name: str, row: list[tuple[str, floa
     axis.barh(places, [d for _, d in row], color=OURS, alpha=0.45, height=0.75)
     for place, (other, distance) in enumerate(row):
         meeting = hierarchy.name(hierarchy.lca(name, other))
-        axis.text(
-            distance + 0.04 * longest,
-            place,
-            f"{distance:.3g}, {meeting}",
-            va="center",
-            fontsize=8,
-            color="0.3",
-        )
+        at = distance + 0.04 * longest
+        axis.text(at, place, f"{distance:.3g}, {meeting}", va="center", fontsize=9, color="0.3")
     axis.set(xlim=(0, 2.3 * longest), ylim=(len(row) - 0.4, -0.6), xticks=[])
     axis.set_yticks(places, [hierarchy.name(other) for other, _ in row])
     axis.tick_params(length=0)

@@ -1,4 +1,4 @@
-"""Figures about where a network looks: maps on pictures, boxes, box accuracy, and the studies' summaries."""
+"""Box accuracy over the score threshold, and the scores of single runs."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,6 +1,7 @@
 """Figures of notebook 02: ratios as vectors, what ell bends, the sorted fan, and points that find a tree."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -51,13 +52,8 @@ def ell_curves(ells: Sequence[float], largest: float = 3.0) -> Figure:
     colours = plt.get_cmap(CMAP)(np.linspace(0, 0.85, len(ells)))
     for ell, colour in zip(ells, colours, strict=True):
         left.plot(x, x**ell, color=colour)
-        left.annotate(
-            f"ell = {ell:g}",
-            (largest, largest**ell),
-            xytext=(4, -4),
-            textcoords="offset points",
-            color=colour,
-        )
+        end = (largest, largest**ell)
+        left.annotate(f"ell = {ell:g}", end, xytext=(4, -4), textcoords="offset points", color=colour)
     left.set(xlabel="difference in one coordinate", ylabel="what it adds to d", title="ell bends the scale")
     left.set_xlim(0, 1.3 * largest)
     left.set_xticks(range(int(largest) + 1))
@@ -84,13 +80,9 @@ def fan(delta: np.ndarray, d: np.ndarray, chosen: int) -> Figure:
     colours = plt.get_cmap(CMAP)(np.linspace(0.1, 0.85, len(after)))
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(10, 3.4))
 
-    def arrow(axis: Axes, tail: np.ndarray, tip: np.ndarray, colour, width: float = 2) -> None:
-        axis.annotate(
-            "",
-            tip,
-            tail,
-            arrowprops={"arrowstyle": "-|>", "lw": width, "color": colour, "shrinkA": 0, "shrinkB": 0},
-        )
+    def arrow(axis: Axes, tail: np.ndarray, tip: np.ndarray, colour: Any, width: float = 2) -> None:
+        look = {"arrowstyle": "-|>", "lw": width, "color": colour, "shrinkA": 0, "shrinkB": 0}
+        axis.annotate("", tip, tail, arrowprops=look)
 
     origin = np.zeros(2)
     shades = [*["0.7"] * chosen, COLOURS["red"], *colours]
@@ -147,8 +139,9 @@ def draw_map(axis: Axes, latents: np.ndarray, labels: np.ndarray, hierarchy: Hie
     """
     centres = np.stack([latents[labels == c].mean(0) for c in range(len(hierarchy))])  # (C, 2)
     place = {name: centres[label] for label, name in enumerate(hierarchy.classes)}
-    below = {node: _leaves(hierarchy, node) for node in hierarchy.children}
-    place |= {node: centres[leaves].mean(0) for node, leaves in below.items()}
+    above = {label: hierarchy.path_to_root(name) for label, name in enumerate(hierarchy.classes)}
+    for node in hierarchy.children:
+        place[node] = centres[[label for label, way in above.items() if node in way]].mean(0)
     deepest = max(hierarchy.depth(node) for node in hierarchy.classes)
     for child, mother in hierarchy.parent.items():
         width = 0.8 + 1.7 * (deepest - hierarchy.depth(child)) / max(deepest, 1)
@@ -166,13 +159,9 @@ def draw_map(axis: Axes, latents: np.ndarray, labels: np.ndarray, hierarchy: Hie
         _write_names(axis, latents, labels, hierarchy.names, colours)
 
 
-def _leaves(hierarchy: Hierarchy, node: str) -> list[int]:
-    if node not in hierarchy.children:
-        return [hierarchy.label(node)]
-    return [leaf for child in hierarchy.children[node] for leaf in _leaves(hierarchy, child)]
-
-
-def _write_names(axis: Axes, latents: np.ndarray, labels: np.ndarray, names: Sequence[str], colours) -> None:
+def _write_names(
+    axis: Axes, latents: np.ndarray, labels: np.ndarray, names: Sequence[str], colours: np.ndarray
+) -> None:
     """Names beside their points; names that would collide are stacked, since merged classes share a spot."""
     (x_low, x_high), (low, high) = axis.get_xlim(), axis.get_ylim()
     gap, step = 0.025 * (x_high - x_low), 0.065 * (high - low)
