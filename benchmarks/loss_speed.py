@@ -2,8 +2,11 @@
 
     python benchmarks/loss_speed.py
 
-Both sides get the same distances, in the same run, and compute value and gradient; the ratio is of median
-times. Writes benchmarks/results/loss_speed.json.
+Both sides get the same distances, compute value and gradient, and take turns in one process on one thread.
+Each is called once untimed before every timed call, and the process keeps the memory it frees
+(`measuring.keep_memory`), so that neither pays for cold caches or new pages; broadcasting would, for its
+(B, B, B) arrays. Times are the process's CPU time, the ratio is of medians. Writes
+benchmarks/results/loss_speed.json.
 """
 
 import argparse
@@ -15,8 +18,10 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
+from measuring import in_turns, keep_memory, load
 from torch import Tensor
 
 from ckfr_helpers.losses import AlignedTripletLoss, aligned_triplet_loss, latent_distances
@@ -43,35 +48,39 @@ def make_batch(size: int, features: int = 64, classes: int = 100) -> tuple[Tenso
     return torch.randn(size, features, generator=generator), labels, distances
 
 
-def timed(loss: Callable[[Tensor, Tensor], Tensor], latent: Tensor, knowledge: Tensor, repeats: int):
-    """Median seconds of value and gradient, after one warm-up, with the last value and gradient."""
-    seconds = []
-    for _ in range(repeats + 1):
-        leaf = latent.clone().requires_grad_()
-        start = time.perf_counter()
-        value = loss(leaf, knowledge)
-        value.backward()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds[1:]), value.item(), leaf.grad
-
-
-def compare(size: int, repeats: int) -> dict[str, float]:
+def compare(size: int, repeats: int) -> dict[str, Any]:
+    """One row; run it in a fresh process."""
+    torch.set_num_threads(1)
     latents, labels, distances = make_batch(size)
     latent, knowledge = latent_distances(latents), distances[labels][:, labels]
-    ours, value, gradient = timed(aligned_triplet_loss, latent, knowledge, repeats * 5)
-    brute, expected, reference = timed(broadcast_loss, latent, knowledge, repeats)
+
+    def run(loss: Callable[[Tensor, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        leaf = latent.clone().requires_grad_()
+        value = loss(leaf, knowledge)
+        value.backward()
+        return value.detach(), leaf.grad
+
+    (value, gradient), (expected, reference) = run(aligned_triplet_loss), run(broadcast_loss)
+    works = {"ours": lambda: run(aligned_triplet_loss), "theirs": lambda: run(broadcast_loss)}
+    times = in_turns(works, "cpu", repeats)
+    ratios = [slow / fast for slow, fast in zip(times["theirs"], times["ours"], strict=True)]
+    ours, theirs = (statistics.median(times[side]) for side in ("ours", "theirs"))
     return {
+        "what": "exact loss and gradient over all ordered triplets, from distances",
+        "against": "the definition by broadcasting over (B, B, B), same distances, same thread, memory warm",
         "batch": size,
         "triplets": size * (size - 1) * (size - 2),
         "exact_ms": 1e3 * ours,
-        "broadcast_ms": 1e3 * brute,
-        "times_faster": brute / ours,
-        "value_relative_difference": abs(value - expected) / expected,
+        "broadcast_ms": 1e3 * theirs,
+        "times_faster": theirs / ours,
+        "times_faster_in_single_turns": [min(ratios), max(ratios)],
+        "turns": repeats,
+        "value_relative_difference": float((value - expected).abs() / expected),
         "gradient_relative_difference": float((gradient - reference).norm() / reference.norm()),
     }
 
 
-def peak_memory(size: int, features: int) -> dict[str, float]:
+def peak_memory(size: int, features: int) -> dict[str, Any]:
     """Peak resident memory of one forward and backward, above what Python and torch take by themselves."""
     latents, labels, distances = make_batch(size, features)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -81,6 +90,8 @@ def peak_memory(size: int, features: int) -> dict[str, float]:
     seconds = time.perf_counter() - start
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
+        "what": "peak of memory of one value and gradient, from latents",
+        "against": "the same process before it",
         "batch": size,
         "features": features,
         "triplets": size * (size - 1) * (size - 2),
@@ -92,19 +103,34 @@ def peak_memory(size: int, features: int) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--repeats", type=int, default=7, help="timed repeats of the slow side (default 7)")
-    parser.add_argument("--peak", type=int, help=argparse.SUPPRESS)  # run in a process of its own
+    parser.add_argument("--repeats", type=int, default=9, help="timed turns (default 9)")
+    parser.add_argument("--batch", type=int, nargs="+", help="other sizes, to try it; writes nothing")
+    parser.add_argument("--one", type=int, help=argparse.SUPPRESS)  # these two run in a process of their own
+    parser.add_argument("--peak", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.peak:
-        print(json.dumps(peak_memory(arguments.peak, features=128)))
+    if arguments.one or arguments.peak:
+        row = compare(arguments.one, arguments.repeats) if arguments.one else peak_memory(arguments.peak, 128)
+        print(json.dumps(row))
         return
-    rows = [compare(size, arguments.repeats) for size in (128, 256)]
-    for row in rows:
-        print(f"B = {row['batch']}: {row['times_faster']:.0f} times faster than broadcasting")
-    large = json.loads(subprocess.check_output([sys.executable, __file__, "--peak", "4096"], text=True))
+
+    def fresh(*options: object, **settings: Any) -> dict[str, Any]:
+        command = [sys.executable, __file__, *map(str, options), "--repeats", str(arguments.repeats)]
+        return json.loads(subprocess.check_output(command, text=True, **settings))
+
+    before, rows = load(), []
+    for size in arguments.batch or (128, 256):
+        rows.append(fresh("--one", size, env=keep_memory()))
+        print(f"B = {size}: {rows[-1]['times_faster']:.0f} times faster than broadcasting", flush=True)
+    if arguments.batch:
+        return
+    large = fresh("--peak", 4096)
     print(f"B = 4096: peak {large['peak_resident_gb']:.2f} GB resident, {large['seconds']:.1f} s")
+    result = {
+        "environment": environment() | {"load": {"before": before, "after": load()}},
+        "against_broadcasting": rows,
+        "large_batch": large,
+    }
     with atomic_path(RESULT) as path:
-        result = {"environment": environment(), "against_broadcasting": rows, "large_batch": large}
         path.write_text(json.dumps(result, indent=1) + "\n")
 
 

@@ -48,13 +48,30 @@ def median_seconds(
     works: dict[str, Callable[[], Any]], device: str, repeats: int, warmup: int = 1
 ) -> dict[str, float]:
     """Median seconds of each, taken in turns, so that whatever disturbs one disturbs all."""
-    now, seconds = clock(device), {name: [] for name in works}
+    now = clock(device)
+    seconds: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(warmup + repeats):
         for name, work in works.items():
             start = now()
             work()
             seconds[name].append(now() - start)
     return {name: statistics.median(times[warmup:]) for name, times in seconds.items()}
+
+
+def in_turns(works: dict[str, Callable[[], Any]], device: str, repeats: int) -> dict[str, list[float]]:
+    """Seconds of every timed call, in turns; before each of them the same work runs once untimed.
+
+    So each finds its own data in the caches and its memory at hand, whatever the other left behind.
+    """
+    now = clock(device)
+    seconds: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(repeats):
+        for name, work in works.items():
+            work()
+            start = now()
+            work()
+            seconds[name].append(now() - start)
+    return seconds
 
 
 def added_memory(work: Callable[[], Any], device: str, warm: bool = False) -> float:
@@ -90,6 +107,11 @@ def added_memory(work: Callable[[], Any], device: str, warm: bool = False) -> fl
 def return_memory_early() -> None:
     """Make glibc give freed tensors back at once in processes started from here on; it hoards them else."""
     os.environ["MALLOC_MMAP_THRESHOLD_"] = str(2**17)
+
+
+def keep_memory() -> dict[str, str]:
+    """An environment whose processes keep what they free (glibc): large tensors cost no new pages."""
+    return os.environ | {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
 
 
 def _peak_mb() -> float:
