@@ -57,7 +57,8 @@ def check_number(
         Traceback (most recent call last):
         ckfr_helpers.runtime.CkfrError: alpha is -1.0; expected a number of at least 0.
     """
-    if isinstance(value, numbers.Integral if whole else numbers.Real) and not isinstance(value, bool):
+    a_number = isinstance(value, numbers.Integral if whole else numbers.Real) and not isinstance(value, bool)
+    if a_number:
         reached = low < value if above else low <= value
         if reached and (value < high if below else value <= high) and math.isfinite(value):
             return
@@ -363,7 +364,8 @@ def _settled(value: Any, done: dict[int, Any]) -> Any:
         return value
     if id(value) not in done:
         if isinstance(value, list):
-            done[id(value)] = result = []  # first, since a list may hold itself
+            result: list[Any] = []
+            done[id(value)] = result  # first, since a list may hold itself
             result.extend(_settled(item, done) for item in value)
         elif isinstance(value, dict):
             done[id(value)] = {_settled(key, done): _settled(item, done) for key, item in value.items()}

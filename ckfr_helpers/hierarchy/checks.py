@@ -112,7 +112,7 @@ def prune(parent: Mapping[str, str], classes: Sequence[str]) -> dict[str, str]:
 
 def refuse_inner(parent: Mapping[str, str], classes: Sequence[str], names: Mapping[str, str]) -> None:
     """Every class must be a leaf."""
-    below = {above: node for node, above in reversed(parent.items())}
+    below = {above: node for node, above in reversed(list(parent.items()))}
     for name in classes:
         if name in below:
             class_, child = (f"{n!r} ({names[n]})" if n in names else repr(n) for n in (name, below[name]))

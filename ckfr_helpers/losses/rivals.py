@@ -279,7 +279,7 @@ class Objective(nn.Module):
         super().__init__()
         self.classification = classification
         self.metric = metric
-        self.alpha = 0.0 if metric is None else float(metric.alpha)
+        self.alpha = 0.0 if metric is None else float(metric.alpha)  # type: ignore[arg-type]
         matrix = torch.as_tensor(distances, dtype=torch.float32).clone()
         self.register_buffer("distances", matrix, persistent=False)
         self.distances: Tensor
@@ -367,7 +367,8 @@ def make_loss(
         hierarchy.distances(measure) if knowledge is None else check_distances(knowledge, hierarchy.classes)
     )
     scaled = knowledge_scale * distances
-    classification, metric = CrossEntropy(), None
+    classification: nn.Module = CrossEntropy()
+    metric: nn.Module | None = None
     if method == "ckfr":
         metric = AlignedTripletLoss(given["alpha"], given["ell"], scaled)
     elif method == "soft-labels":

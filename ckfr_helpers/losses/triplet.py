@@ -11,6 +11,8 @@ There is no margin: the knowledge distances say how far apart is far enough. Sou
 exact sum over all triplets of a batch in O(B² log B) is this project's.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
@@ -97,7 +99,7 @@ class _AllTriplets(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, latent: Tensor, knowledge: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, latent: Tensor, knowledge: Tensor) -> Tensor:
         size = latent.shape[0]
         wants_latent, wants_knowledge = ctx.needs_input_grad
         # Running sums over thousands of terms lose digits in float32; MPS has nothing wider.
@@ -131,8 +133,8 @@ class _AllTriplets(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:  # type: ignore[override]
-        return tuple(None if g is None else 2 * gradient * g for g in ctx.saved_tensors)  # type: ignore
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        return tuple(None if g is None else 2 * gradient * g for g in ctx.saved_tensors)
 
 
 def _argsort_rows(keys: Tensor) -> Tensor:

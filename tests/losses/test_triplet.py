@@ -16,7 +16,6 @@ from ckfr_helpers.losses import (
     latent_distances,
     sampled_triplet_loss,
     standardise,
-    three_view_loss,
 )
 from ckfr_helpers.runtime import CkfrError
 
@@ -126,22 +125,6 @@ def test_sampled_form_is_an_unbiased_estimate():
     )
     error = draws.std() / math.sqrt(len(draws))
     assert abs(draws.mean() - aligned_triplet_loss(latent, knowledge)) < 4 * error
-
-
-def test_drawn_triplets_are_distinct_and_cover_the_batch():
-    generator = torch.Generator().manual_seed(0)
-    triplets = torch.cat([draw_triplets(5, generator) for _ in range(400)])
-    assert all(len(set(row)) == 3 for row in triplets.tolist())
-    assert {tuple(row) for row in triplets.tolist()} == set(itertools.permutations(range(5), 3))
-
-
-def test_three_view_form_by_hand():
-    views = tuple(torch.randn(6, 4, dtype=torch.float64) for _ in range(3))
-    delta_12, delta_13 = torch.rand(6).double(), torch.rand(6).double()
-    z1, z2, z3 = ((v.numpy() - v.numpy().mean()) / v.numpy().std(ddof=1) for v in views)
-    d12, d13 = (np.abs(z1 - z2) ** 1.2).mean(1), (np.abs(z1 - z3) ** 1.2).mean(1)
-    expected = np.abs(d12 * delta_13.numpy() - d13 * delta_12.numpy()).mean()
-    assert float(three_view_loss(views, delta_12, delta_13, 1.2)) == pytest.approx(expected, rel=1e-12)
 
 
 def test_aligned_latents_cost_nothing_and_shuffled_ones_something():

@@ -1,16 +1,9 @@
-"""The growth figure and the benchmarks' stopwatch: slopes that are known, memory that is known."""
-
-import gc
-import sys
-from pathlib import Path
+"""The growth figure: slopes that are known, lines that are drawn."""
 
 import numpy as np
 import pytest
 
 from ckfr_helpers.teaching.plots.scaling import growth, scaling_figure
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-import measuring
 
 
 def result(exponent: float = 2.0) -> dict:
@@ -53,29 +46,3 @@ def test_the_figure_draws_what_was_measured_and_the_order_through_its_last_point
     np.testing.assert_allclose(values, memory.lines[1].get_ydata())  # B² through the last point is the line
     assert batches.tolist() == [32, 64, 512, 1024, 4096]
     assert time.get_xscale() == time.get_yscale() == "log"
-
-
-def _hold(mb: int) -> float:
-    return measuring.added_memory(lambda: np.ones(mb * 2**17).sum(), "cpu")
-
-
-def test_added_memory_is_what_the_work_held():
-    """In this process the peak may be past already; the benchmarks measure in fresh ones."""
-    if not Path("/proc/self/clear_refs").exists():
-        pytest.skip("a peak can be started anew on Linux only")
-    gc.collect()  # what other tests left must not go between the two peaks
-    Path("/proc/self/clear_refs").write_text("5")
-    assert _hold(200) == pytest.approx(200, rel=0.1)
-    assert measuring.added_memory(lambda: np.ones(100 * 2**17).sum(), "cpu", warm=True) == pytest.approx(
-        100, rel=0.1
-    )
-
-
-def test_the_clock_of_a_cpu_counts_work_and_not_waiting():
-    import time
-
-    seconds = measuring.median_seconds(
-        {"waits": lambda: time.sleep(0.05), "works": lambda: sum(range(300_000))}, "cpu", repeats=3
-    )
-    assert seconds["waits"] < 0.02
-    assert seconds["works"] > seconds["waits"]
