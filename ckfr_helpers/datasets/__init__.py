@@ -42,8 +42,8 @@ _REGISTRY: dict[str, _Entry] = {
 
 
 def names() -> tuple[str, ...]:
-    """Every source that `open_source` opens."""
-    return tuple(name for name, entry in _REGISTRY.items() if entry.source)
+    """Every source of the package that `open_source` opens."""
+    return tuple(name for name, entry in _REGISTRY.items() if isinstance(entry.source, str))
 
 
 def fetchable() -> tuple[str, ...]:

@@ -50,7 +50,7 @@ class Sticker:
         self.levels = [level]
         while max(self.levels[-1].shape[:2]) > 0.3 * size:
             half = cv2.resize(self.levels[-1], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-            self.levels.append(half)
+            self.levels.append(np.asarray(half, np.uint8))
         while len(self.levels) > 1 and max(self.levels[1].shape[:2]) > size:  # never pasted that large
             self.levels.pop(0)
 

