@@ -59,7 +59,7 @@ class CachedImages(ImageSource):
         if self._images is None:
             self._images = np.load(self.folder / "images.npy", mmap_mode="r")
         pixels = np.array(self._images[index])  # type: ignore[index] # a copy: the map itself is read-only
-        if zlib.crc32(pixels) != self._about["checksums"][index]:
+        if zlib.crc32(pixels.data) != self._about["checksums"][index]:
             raise CkfrError(f"Picture {index} of the cache {self.folder} is damaged; delete that folder.")
         more = dict(self._about["targets"][index])
         if "boxes" in more:

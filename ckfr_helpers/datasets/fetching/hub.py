@@ -140,7 +140,7 @@ def _list_shards(repo: str, revision: str) -> tuple[Any, str, list[Any]]:
             f"The data set {repo} at {revision} holds no parquet files named after train, validation or "
             f"test; expected shards as {REPO} has them."
         )
-    return api, info.sha, shards
+    return api, str(info.sha), shards
 
 
 def _split_of(path: str) -> str | None:
@@ -239,5 +239,5 @@ def _write_table(target: Path, rows: list[Row], classes: tuple[str, ...]) -> Non
     with atomic_path(target) as path, open(path, "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("filename", "label"))
-        # Stable: within a class the pictures stay in the order of the shards.
-        writer.writerows(sorted((row for row in rows if row[1] in classes), key=lambda row: row[1]))
+        for wnid in sorted(classes):  # within a class the pictures stay in the order of the shards
+            writer.writerows(row for row in rows if row[1] == wnid)
