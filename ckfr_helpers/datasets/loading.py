@@ -313,4 +313,4 @@ def start_epoch(loader: DataLoader | CachedLoader, epoch: int, start_batch: int 
         start_batch: batches of this epoch already done, when a run is resumed.
     """
     loader.batch_sampler.set_epoch(epoch, start_batch)  # type: ignore[union-attr]
-    loader.dataset.set_epoch(epoch)  # type: ignore[attr-defined]
+    loader.dataset.set_epoch(epoch)  # type: ignore[union-attr]

@@ -21,12 +21,12 @@ class Parts(NamedTuple):
     to_map: nn.Module | None = None
 
 
-def _resnet(net: nn.Module) -> Parts:
+def _resnet(net: Any) -> Parts:
     stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
     return Parts([stem, net.layer1, net.layer2, net.layer3, net.layer4], net.fc)
 
 
-def _vgg(net: nn.Module) -> Parts:
+def _vgg(net: Any) -> Parts:
     stages: list[nn.Module] = []
     block: list[nn.Module] = []
     for module in net.features:
@@ -38,20 +38,20 @@ def _vgg(net: nn.Module) -> Parts:
     return Parts(stages, head, drop.p, nn.Sequential(net.avgpool, nn.Flatten(1), *before))
 
 
-def _mobile(net: nn.Module) -> Parts:
+def _mobile(net: Any) -> Parts:
     """MobileNet v2 and v3, EfficientNet v1 and v2: children of ``features``, then a short classifier."""
     *before, drop, head = net.classifier
     neck = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(1), *before) if before else None
     return Parts(list(net.features), head, drop.p, neck)
 
 
-def _shufflenet(net: nn.Module) -> Parts:
+def _shufflenet(net: Any) -> Parts:
     stem = nn.Sequential(net.conv1, net.maxpool)
     return Parts([stem, net.stage2, net.stage3, net.stage4, net.conv5], net.fc)
 
 
 # torchvision's families: by how their names begin.
-FAMILIES: Mapping[tuple[str, ...], Callable[[nn.Module], Parts]] = {
+FAMILIES: Mapping[tuple[str, ...], Callable[[Any], Parts]] = {
     ("resnet", "resnext", "wide_resnet"): _resnet,
     ("efficientnet", "mobilenet"): _mobile,
     ("shufflenet",): _shufflenet,
@@ -59,7 +59,7 @@ FAMILIES: Mapping[tuple[str, ...], Callable[[nn.Module], Parts]] = {
 }
 
 
-def lite(net: nn.Module) -> Parts:
+def lite(net: Any) -> Parts:
     """EfficientNet-Lite0 (Tan & Le, ICML 2019, without squeeze-and-excitation) as timm builds it."""
     stem, head = nn.Sequential(net.conv_stem, net.bn1), nn.Sequential(net.conv_head, net.bn2)
     return Parts([stem, *net.blocks, head], net.classifier, dropout=0.2)  # 0.2 as in its published training
@@ -68,7 +68,7 @@ def lite(net: nn.Module) -> Parts:
 class _Features(nn.Module):
     """A timm network up to its head; owns all parameters but the linear layer's."""
 
-    def __init__(self, net: nn.Module) -> None:
+    def __init__(self, net: Any) -> None:
         super().__init__()
         self.net = net
 
@@ -79,7 +79,7 @@ class _Features(nn.Module):
 class _Head(nn.Module):
     """The rest of that network, before its linear layer."""
 
-    def __init__(self, net: nn.Module) -> None:
+    def __init__(self, net: Any) -> None:
         super().__init__()
         self._net = (net,)  # in a tuple: its parameters are registered once, in `_Features`
 
@@ -94,7 +94,7 @@ class _Head(nn.Module):
 class _Grid(nn.Module):
     """A timm network's state, tokens or map, to the map (B, D, h, w)."""
 
-    def __init__(self, net: nn.Module) -> None:
+    def __init__(self, net: Any) -> None:
         super().__init__()
         self.width, self.first = net.num_features, getattr(net, "num_prefix_tokens", 0)
 
@@ -114,7 +114,8 @@ def from_timm(net: Any) -> Parts:
     """
     from timm.models import VisionTransformer
 
-    head, neck = net.get_classifier(), _Head(net)
+    head = net.get_classifier()
+    neck: nn.Module = _Head(net)
     net.reset_classifier(0)
     if isinstance(net, VisionTransformer):
         neck = nn.Sequential(net.blocks[-1], net.norm, neck)

@@ -229,7 +229,7 @@ def _adapt(name: str, net: nn.Module) -> Parts:
     return next(take_apart(net) for prefixes, take_apart in FAMILIES.items() if name.startswith(prefixes))
 
 
-def _network(name: str, pretrained: bool) -> nn.Module:
+def _network(name: str, pretrained: bool) -> Any:
     """The whole network: torchvision's with fresh weights, Lite0's or timm's with ImageNet's if asked."""
     if name in model_names() and name != LITE:
         return torchvision.models.get_model(name, weights=None)
@@ -282,7 +282,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 def _load(net: nn.Module, state: dict[str, Tensor], name: str, source: str) -> None:
     """Load a state dict into ``net``, giving it a head as large as the one in the file."""
     where = [key for key, module in net.named_modules() if isinstance(module, nn.Linear)][-1]
-    head = net.get_submodule(where)
+    head: Any = net.get_submodule(where)
     rows = state.get(f"{where}.weight", head.weight).shape[0]
     if rows != head.out_features:
         parent, _, child = where.rpartition(".")
