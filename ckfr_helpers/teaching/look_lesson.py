@@ -7,6 +7,7 @@ alpha, all from the same weights on the same batches, and each is looked at on v
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import cast
 
 import numpy as np
 import torch
@@ -126,12 +127,13 @@ def run_look_lesson(
     def cached(source: ImageSource) -> CachedFeatures:
         return cache_split(source, network, STAGE, SIZE, progress=False)
 
-    sources = {}
+    sources: dict[str, PhotoScenes] = {}
     for split, count in (("train", each), ("val", max(2, each // 2)), ("test", max(2, each // 2))):
-        tie = {"background_bias": bias} if split == "train" else {}
-        sources[split] = datasets.open_source(
-            "photos", split, size=SIZE, scenes=count * len(class_ids()), seed=seed, **tie
+        tie = bias if split == "train" else 0.0
+        opened = datasets.open_source(
+            "photos", split, size=SIZE, scenes=count * len(class_ids()), seed=seed, background_bias=tie
         )
+        sources[split] = cast(PhotoScenes, opened)
     features = {split: cached(source) for split, source in sources.items()}
     swapped = {name: cached(OnBackground(sources["test"], name)) for name in ("usual", "foreign")}
     models = {}

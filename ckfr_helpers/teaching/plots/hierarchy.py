@@ -1,6 +1,7 @@
 """Figures of notebook 01: the tree, matrices in tree order, three measures compared, graph against tree."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -39,7 +40,7 @@ def tree(
         every_name: name the other nodes too, at a slant; for up to about 5 classes.
     """
     bold: set[str] = set()
-    hue = dict.fromkeys(hierarchy.nodes, _GREY)
+    hue: dict[str, Any] = dict.fromkeys(hierarchy.nodes, _GREY)
     if path is None:
         hue |= node_colours(hierarchy, 8)
     else:
@@ -167,7 +168,9 @@ def agreement(hierarchy: Hierarchy, marked: Sequence[tuple[str, str]] = ()) -> F
     for axis, measure in zip(axes, MEASURES[1:], strict=True):
         rounded = np.round(np.stack([values["path"], values[measure]], 1).astype(float), 4)
         spots, counts = np.unique(rounded, axis=0, return_counts=True)
-        axis.scatter(*spots.T, s=900 * counts / counts.max() + 4, color=OURS, alpha=0.45, lw=0)
+        axis.scatter(
+            spots[:, 0], spots[:, 1], s=900 * counts / counts.max() + 4, color=OURS, alpha=0.45, lw=0
+        )
         axis.set(xlabel=LABELS["path"], ylabel=LABELS[measure])
         axis.set_title(f"{TITLES[measure]} against path")
         axis.margins(0.08)

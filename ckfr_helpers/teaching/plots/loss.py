@@ -82,7 +82,7 @@ def fan(delta: np.ndarray, d: np.ndarray, chosen: int) -> Figure:
 
     def arrow(axis: Axes, tail: np.ndarray, tip: np.ndarray, colour: Any, width: float = 2) -> None:
         look = {"arrowstyle": "-|>", "lw": width, "color": colour, "shrinkA": 0, "shrinkB": 0}
-        axis.annotate("", tip, tail, arrowprops=look)
+        axis.annotate("", tuple(tip), tuple(tail), arrowprops=look)
 
     origin = np.zeros(2)
     shades = [*["0.7"] * chosen, COLOURS["red"], *colours]
@@ -148,7 +148,7 @@ def draw_map(axis: Axes, latents: np.ndarray, labels: np.ndarray, hierarchy: Hie
         axis.plot(*np.stack([place[mother], place[child]]).T, color="0.78", lw=width, zorder=1)
     axis.plot(*place[hierarchy.root], "s", color="0.5", ms=4, zorder=2)
     colours = class_colours(sisters(hierarchy), _HUES)
-    axis.scatter(*latents.T, c=colours[labels], s=34, edgecolor="white", lw=0.6, zorder=3)
+    axis.scatter(latents[:, 0], latents[:, 1], c=colours[labels], s=34, edgecolor="white", lw=0.6, zorder=3)
     span = np.ptp(latents, axis=0).max() or 1.0
     middle = (latents.max(0) + latents.min(0)) / 2
     axis.set(xlim=middle[0] + span * np.array([-0.62, 0.62]), ylim=middle[1] + span * np.array([-0.62, 0.62]))

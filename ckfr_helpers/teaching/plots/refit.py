@@ -133,13 +133,15 @@ def _map(
     points, means, share = plane(fit.latents, labels, distances)
     colours = _colours(hierarchy)
     if names:  # in small maps the specks would only add weight
-        axis.scatter(*points.T, c=colours[labels], s=7, alpha=0.3, lw=0, zorder=2)
+        axis.scatter(points[:, 0], points[:, 1], c=colours[labels], s=7, alpha=0.3, lw=0, zorder=2)
     if before is not None:
         _, old, _ = plane(before.latents, labels, distances)
         for there, here in zip(old, means, strict=True):
             axis.plot(*np.stack([there, here]).T, color=GHOST, lw=0.8, zorder=1)
-        axis.scatter(*old.T, s=26, facecolor="white", edgecolor=GHOST, lw=1, zorder=3)
-    axis.scatter(*means.T, c=colours, s=52 if names else 26, edgecolor="white", lw=0.7, zorder=4)
+        axis.scatter(old[:, 0], old[:, 1], s=26, facecolor="white", edgecolor=GHOST, lw=1, zorder=3)
+    axis.scatter(
+        means[:, 0], means[:, 1], c=colours, s=52 if names else 26, edgecolor="white", lw=0.7, zorder=4
+    )
     wide = 1.35 if names else 1.0
     low, high = means.min(axis=0), means.max(axis=0)  # stray scenes may lie outside
     middle, reach = (low + high) / 2, 0.58 * max((high[0] - low[0]) / wide, high[1] - low[1], 1e-3)

@@ -14,7 +14,7 @@ from ckfr_helpers.teaching.sliders.controls import alpha_slider, ell_slider, nam
 from ckfr_helpers.teaching.sliders.panel import Panel, View
 
 ALPHAS = (0, 1, 2, 5, 10, 20, 50, 100)
-GRID_ALPHAS, GRID_ELLS = (0, 2, 20, 100), (0.8, 1.2, 2.0)
+GRID_ALPHAS, GRID_ELLS = (0.0, 2.0, 20.0, 100.0), (0.8, 1.2, 2.0)
 
 
 def arrangement_view(hierarchy: Hierarchy, result: Arrangement) -> View:
