@@ -129,11 +129,11 @@ def _study(options: argparse.Namespace) -> None:
 
     study = load_study(options.file)
     if options.root is not None:
-        moved = tuple(dataclasses.replace(data, root=str(options.root.resolve())) for data in study.datasets)
-        study = dataclasses.replace(study, datasets=moved)
+        moved = [data.model_copy(update={"root": str(options.root.resolve())}) for data in study.datasets]
+        study = study.model_copy(update={"datasets": tuple(moved)})
     if options.processes is not None:
-        executor = dataclasses.replace(study.executor, kind="processes", processes=max(1, options.processes))
-        study = dataclasses.replace(study, executor=executor)
+        own = study.executor.model_copy(update={"kind": "processes", "processes": max(1, options.processes)})
+        study = study.model_copy(update={"executor": own})
     result = run_study(study, options.out, only_cache=options.only_cache, progress=not options.quiet)
     if len(result.results.table):
         tables = [result.folder / "results.csv"]

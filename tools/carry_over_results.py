@@ -23,6 +23,7 @@ from ckfr_helpers import datasets
 from ckfr_helpers.runtime import PACKAGE
 from ckfr_helpers.training.results import SCORES, Results, as_table, made_by, run_rows, spell, write_results
 from ckfr_helpers.training.study.config import load_study
+from ckfr_helpers.training.study.scores import FREE
 
 RESULTS = PACKAGE.parent / "benchmarks" / "results"
 NOTE = {"note": "carried over from commit 23c67d7", "code": "23c67d7"}
@@ -39,12 +40,6 @@ IN_PHOTOS = (
     "foreign",
     "drop",
 )
-FREE = {
-    "uniform_energy": ("uniform map", "energy"), "centre_energy": ("centre map", "energy"),
-    "random_point": ("random point", "pointing"), "centre_point": ("centre map", "pointing"),
-    "centre_max_box_acc_v2": ("centre map", "max_box_acc_v2"), "centre_gt_known": ("centre map", "gt_known"),
-    "whole_image_gt_known": ("whole picture", "gt_known"),
-}  # fmt: skip
 
 
 def kept(scores: dict[str, float]) -> dict[str, float]:

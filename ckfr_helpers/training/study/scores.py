@@ -1,0 +1,52 @@
+"""Further scores that a study may ask for, found by name: this room does not know the rooms above it.
+
+A scorer is called ``scorer(model, loaders, sources)`` with the trained network (behind a frozen trunk, its
+tail), loaders of "val" and "test" in order, for scenes also of "usual" and "foreign" where the study asks for
+"look", and the sources of their pictures. It returns scores of the test split, and for some of them the
+value of each test picture.
+"""
+
+import importlib
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ckfr_helpers.runtime import CkfrError
+
+SCORERS = {"look": "ckfr_helpers.attribution.look:study_scores"}
+# What the same scorer can say of a data set without any network: (source of the test split) -> scores.
+FREE_SCORERS = {"look": "ckfr_helpers.attribution.look:free_scores"}
+# Method and score that stand in the table for each.
+FREE = {
+    "uniform_energy": ("uniform map", "energy"),
+    "centre_energy": ("centre map", "energy"),
+    "random_point": ("random point", "pointing"),
+    "centre_point": ("centre map", "pointing"),
+    "centre_max_box_acc_v2": ("centre map", "max_box_acc_v2"),
+    "centre_gt_known": ("centre map", "gt_known"),
+    "whole_image_gt_known": ("whole picture", "gt_known"),
+}
+
+
+def resolve(name: str) -> Callable[..., Any]:
+    """A scorer by its name, or by ``package.module:function``.
+
+    Raises:
+        CkfrError: if there is none.
+    """
+    module, _, function = SCORERS.get(name, name).partition(":")
+    try:
+        return getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise CkfrError(
+            f"There is no score {name!r} ({error}); expected {', '.join(SCORERS)} or package.module:function."
+        ) from error
+
+
+def free(names: Iterable[str], source: Any) -> dict[tuple[str, str], float]:
+    """(method, score) -> value, of what needs no network."""
+    found: dict[tuple[str, str], float] = {}
+    for name in names:
+        if name in FREE_SCORERS:
+            values = resolve(FREE_SCORERS[name])(source)
+            found |= {FREE[key]: value for key, value in values.items() if key in FREE}
+    return found
