@@ -122,7 +122,9 @@ class Results:
             own = tried[tried.dataset == dataset]
             if asked["lr_for"] == "baseline":
                 rate = self.best_rate(dataset)
-                own = own[[parse(text).get("lr") == rate for text in own.parameters]]
+                own = own[
+                    own.parameters.map(lambda text, rate=rate: parse(text).get("lr") == rate).astype(bool)
+                ]
             for method, settings in own.groupby("method", sort=False):
                 best = _best(settings, asked["choose_by"])
                 if best is not None:
