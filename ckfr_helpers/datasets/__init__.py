@@ -46,6 +46,11 @@ def names() -> tuple[str, ...]:
     return tuple(name for name, entry in _REGISTRY.items() if isinstance(entry.source, str))
 
 
+def is_source(name: str) -> bool:
+    """Whether `open_source` knows the name; registered ones count."""
+    return name in _REGISTRY and _REGISTRY[name].source is not None
+
+
 def fetchable() -> tuple[str, ...]:
     """Everything that `fetch` knows: the sources, and data that is not pictures."""
     return tuple(name for name, entry in _REGISTRY.items() if entry.fetch)

@@ -68,7 +68,8 @@ class Data(_Part):
 
     @model_validator(mode="after")
     def _fits(self) -> "Data":
-        _one_of("name:", self.name, datasets.names())
+        if not datasets.is_source(self.name):
+            _one_of("name:", self.name, datasets.names())
         photos = self.name == "photos"
         if photos and self.per_class:
             raise CkfrError("per_class is for pictures; photos are scenes without end, expected scenes")
