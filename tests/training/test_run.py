@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ckfr_helpers import __main__ as cli
-from ckfr_helpers import datasets
+from ckfr_helpers import datasets, training
 from ckfr_helpers.datasets.base import Example, ImageSource, make_example
 from ckfr_helpers.datasets.loading import CachedLoader
 from ckfr_helpers.hierarchy import Hierarchy
@@ -31,6 +31,7 @@ from ckfr_helpers.training import (
     score,
     train,
 )
+from ckfr_helpers.training.checkpoints import load_checkpoint, save_checkpoint
 
 TREE = Hierarchy.from_nested({"thing": {"warm": ["red", "orange"], "cold": ["blue", "green"]}})
 COLOURS = {"red": (220, 30, 30), "orange": (230, 140, 20), "blue": (30, 40, 220), "green": (30, 180, 60)}
@@ -77,18 +78,6 @@ def without_times(history):
 def weights_equal(a: nn.Module, b: nn.Module) -> bool:
     return all(
         torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True)
-    )
-
-
-def test_defaults_are_the_demos():
-    config = TrainConfig()
-    assert (config.alpha, config.ell, config.lr, config.batch_size, config.epochs) == (20, 1.2, 1e-5, 32, 100)
-    assert (config.knowledge_scale, config.measure, config.lr_step, config.lr_gamma) == (0.1, "path", 30, 0.1)
-    assert (config.transform, config.size, config.normalise, config.weight_decay) == (
-        "original",
-        224,
-        False,
-        0,
     )
 
 
@@ -217,6 +206,58 @@ def test_another_configuration_is_refused_in_one_sentence(tmp_path):
     assert json.loads((tmp_path / "config.json").read_text())["alpha"] == 20.0
 
 
+def test_a_run_opens_anywhere_and_without_its_data(tmp_path, monkeypatch):
+    """As if trained on GPUs, in half precision, compiled, in several processes, somewhere else."""
+    run = train(settings(epochs=1), tmp_path, progress=False)
+    best = load_checkpoint(tmp_path / "best.pt")
+    there = {"accelerator": "cuda", "precision": "16-mixed", "compile": True, "devices": 4, "root": "/there"}
+    save_checkpoint(tmp_path / "best.pt", {**best, "config": best["config"] | there})
+    found = evaluate(tmp_path, accelerator="cpu", root=tmp_path, progress=False)
+    assert found == pytest.approx(run.scores, rel=1e-5, nan_ok=True)
+
+    def closed(*arguments, **options):
+        raise CkfrError("The data is not here.")
+
+    monkeypatch.setattr(datasets, "open_source", closed)
+    again = load_run(tmp_path)
+    assert again.hierarchy.classes == TREE.classes
+    assert again.hierarchy.to_pairs() == TREE.to_pairs()
+    assert (again.best_epoch, len(again.history)) == (1, 1)
+    assert weights_equal(again.model, run.model)
+
+
+def test_data_of_other_classes_is_refused(tmp_path, monkeypatch):
+    train(settings(epochs=1), tmp_path, progress=False)
+
+    class Renamed(Colours):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            self.hierarchy = Hierarchy.from_nested(
+                {"thing": {"warm": ["red", "pink"], "cold": ["blue", "green"]}}
+            )
+
+    monkeypatch.setattr(datasets, "open_source", lambda name, split, root=None, **options: Renamed(split))
+    monkeypatch.setitem(COLOURS, "pink", (240, 150, 150))
+    for work in (
+        lambda: evaluate(tmp_path, progress=False),
+        lambda: train(settings(), tmp_path, progress=False),
+    ):
+        with pytest.raises(CkfrError, match="label 1 is 'orange' there and 'pink' in this data"):
+            work()
+
+
+@pytest.mark.parametrize(
+    ("file", "content"), [("scores.json", "{"), ("scores.json", "[]"), ("history.csv", "a\nb")]
+)
+def test_a_damaged_small_file_names_itself(tmp_path, file, content, capsys):
+    train(settings(epochs=1), tmp_path, progress=False)
+    (tmp_path / file).write_text(content)
+    assert cli.main(["evaluate", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert file in error
+    assert error.count("\n") == 1
+
+
 @pytest.mark.parametrize("damage", ["cut", "foreign", "pickle"])
 def test_a_damaged_checkpoint_names_itself(tmp_path, damage):
     train(settings(epochs=1), tmp_path, progress=False)
@@ -311,6 +352,12 @@ def test_scores_agree_with_scikit_learn_and_crm_by_hand():
             "feet",
         ),
         (["evaluate", "no-such-folder"], "no checkpoint"),
+        (["train", "--data", "colours", "--epochs", "2.5"], "epochs is 2.5; expected a whole number"),
+        (
+            ["train", "--data", "colours", "--precision", "16-mixed", "--accelerator", "cpu"],
+            "16-mixed needs a GPU",
+        ),
+        (["train", "--data", "colours", "--out", "/dev/null"], "Cannot write /dev/null"),
         (["train", "--data", "photos", "--option", "nosuch=3"], "photos has no option 'nosuch'"),
         (
             ["train", "--data", "cifar10", "--background-bias", "0.5"],
@@ -340,7 +387,7 @@ def test_scores_agree_with_scikit_learn_and_crm_by_hand():
     ],
 )
 def test_the_command_line_answers_wrong_input_with_one_sentence(arguments, sentence, capsys, tmp_path):
-    extra = ["--out", str(tmp_path / "run")] if arguments[0] == "train" else []
+    extra = ["--out", str(tmp_path / "run")] if arguments[0] == "train" and "--out" not in arguments else []
     assert cli.main([*arguments, *extra]) == 2
     error = capsys.readouterr().err
     assert sentence in error
@@ -379,5 +426,23 @@ def test_the_command_line_trains_and_evaluates(tmp_path, capsys):
     written = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (written["accumulate"], written["grad_checkpointing"], written["save_every"]) == (2, True, 1)
     assert "top1" in capsys.readouterr().out
-    assert cli.main(["evaluate", str(tmp_path / "run"), "--json", "--quiet"]) == 0
-    assert 0 <= json.loads(capsys.readouterr().out)["top1"] <= 1
+    assert cli.main(["evaluate", str(tmp_path / "run"), "--json", "--quiet", "--accelerator", "cpu"]) == 0
+    scores = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)  # NaN is no JSON
+    assert "hdist@1" in scores
+    assert "hdist@20" not in scores  # there are four classes
+    assert cli.main(["evaluate", str(tmp_path / "run"), "--quiet"]) == 0
+    out = capsys.readouterr().out
+    assert f"{scores['top1']:.4f}  share of right answers" in out
+
+
+@pytest.mark.parametrize("command", ["evaluate", "look"])
+def test_a_stopped_evaluation_does_not_claim_to_go_on(command, monkeypatch, capsys, tmp_path):
+    from ckfr_helpers.attribution import look_run
+
+    def stopped(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "evaluate", stopped)
+    monkeypatch.setattr(look_run, "look_at_run", stopped)
+    assert cli.main([command, str(tmp_path)]) == 130
+    assert capsys.readouterr().err == "\nckfr: Stopped.\n"
