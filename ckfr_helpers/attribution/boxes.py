@@ -254,7 +254,7 @@ def _contour_boxes(image: np.ndarray, levels: list[int]) -> tuple[np.ndarray, li
         Boxes (n, 4) of one level after the other; for each level the row of its first box, and the row of
         the contour with the largest area, the first of equals.
     """
-    rectangles: list[tuple[int, ...]] = []  # x, y, w, h
+    rectangles: list[Sequence[int]] = []  # x, y, w, h
     starts, largest = [], []
     for level in levels:
         _, above = cv2.threshold(image, level, 255, cv2.THRESH_BINARY)

@@ -74,7 +74,7 @@ def class_activation_maps(
             weight = model.classifier.weight[_chosen(classes, logits, start)]  # (B, C)
             maps.append(torch.einsum("bchw,bc->bhw", features.float(), weight.float()).cpu())
     found = torch.cat(maps).clone()  # a plain tensor, not one of inference mode
-    return found if raw else score_maps(found, size or tuple(images.shape[-2:]), relu=relu)
+    return found if raw else score_maps(found, size or (images.shape[-2], images.shape[-1]), relu=relu)
 
 
 def gradient_cam(
@@ -138,7 +138,7 @@ def gradient_cam(
             chunk = images[start : start + batch_size].detach().to(device).clone().requires_grad_(True)
             maps.append(_library_maps(model, layer, to_map, chunk, classes, method, start))
     found = torch.cat(maps)
-    return found if raw else score_maps(found, size or tuple(images.shape[-2:]), relu=relu)
+    return found if raw else score_maps(found, size or (images.shape[-2], images.shape[-1]), relu=relu)
 
 
 def score_maps(raw: Tensor, size: tuple[int, int], *, relu: bool = False) -> Tensor:

@@ -110,7 +110,7 @@ def look(
             if mask is not None:
                 counts.append(pixel_counts([scores], [mask]))
     columns = [np.array(column) for column in zip(*rows, strict=True)]
-    return Look(*columns, pxap=average_precision(np.sum(counts, axis=0)) if counts else None)
+    return Look(*columns, average_precision(np.sum(counts, axis=0)) if counts else None)  # type: ignore[call-arg, arg-type]
 
 
 def closed_form(model: Classifier, inputs: Tensor, classes: Tensor) -> Tensor:
@@ -164,7 +164,7 @@ def object_boxes(example: Example, name: str = "the image") -> np.ndarray:
     if boxes is None and "masks" in target:
         masks = target["masks"]
         boxes = masks_to_boxes(masks[masks.flatten(1).any(1)])
-    return check_boxes(() if boxes is None else boxes, name, tuple(image.shape[-2:]))
+    return check_boxes(np.zeros((0, 4)) if boxes is None else boxes, name, tuple(image.shape[-2:]))
 
 
 def per_image(test: Look, val: Look) -> dict[str, np.ndarray]:
@@ -228,8 +228,8 @@ def study_scores(
     test, val = (look(model, loaders[split], sources[split], maps) for split in ("test", "val"))
     scores, images = look_scores(test, val), per_image(test, val)
     if all(background in loaders for background in BACKGROUNDS):
-        answers = [_answers(model, loaders[background], test.indices) for background in BACKGROUNDS]
-        swap = attention.background_swap(*answers, test.labels)
+        on_usual, on_foreign = (_answers(model, loaders[each], test.indices) for each in BACKGROUNDS)
+        swap = attention.background_swap(on_usual, on_foreign, test.labels)
         usual, foreign = swap.by_pair.T.astype(float)
         images |= {"usual": usual, "foreign": foreign, "drop": usual - foreign}
         scores |= {"usual": swap.usual, "foreign": swap.foreign, "drop": swap.drop, "same": swap.same}
