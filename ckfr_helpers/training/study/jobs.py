@@ -266,7 +266,7 @@ def _whole(job: Job) -> dict[str, Any]:
     config = TrainConfig(
         data=data.name, root=data.root, data_options=data.options | own, size=data.size,
         # Each seed paints its own training scenes; validation and test are the same for all.
-        train_options={"seed": job.seed} if own else {}, per_class=dict(data.per_class),
+        train_options={"seed": job.seed} if own else {}, per_class={**data.per_class},
         model=study.model, epochs=study.epochs, batch_size=study.batch_size, lr=job.lr, seed=job.seed,
         **_method(job), **study.train,
     )  # fmt: skip
@@ -305,10 +305,10 @@ def _open(data: Data, split: str, seed: int) -> ImageSource:
     options = dict(data.options)
     if data.name == "photos":
         options |= {"size": data.size, "seed": seed}
-        options |= {"scenes": data.scenes[kind]} if kind in data.scenes else {}  # type: ignore[index]
+        options |= {"scenes": data.scenes[kind]} if kind in data.scenes else {}
     source = datasets.open_source(data.name, kind, root=data.root, **options)
     if kind in data.per_class:
-        return balanced(source, data.per_class[kind], seed)  # type: ignore[index]
+        return balanced(source, data.per_class[kind], seed)
     return OnBackground(source, split) if split in BACKGROUNDS else source  # type: ignore[arg-type]
 
 
