@@ -74,3 +74,10 @@ def test_readme_shows_the_committed_results():
 
     text = (ROOT / "README.md").read_text()
     assert readme.up_to_date(text) == text
+
+
+def test_the_example_of_the_readme_runs():
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    scope: dict = {}
+    exec(code, scope)
+    assert scope["latents"].grad.abs().sum() > 0
