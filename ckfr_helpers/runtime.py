@@ -1,8 +1,4 @@
-"""Where things are, which device, which seed, and how much to compute.
-
-The ground floor: this module knows nothing of hierarchies, losses or images, and imports torch only
-inside the functions that need it.
-"""
+"""Where things are, which device, which seed, and how much to compute; torch is imported where needed."""
 
 import contextlib
 import json
@@ -15,7 +11,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -26,10 +22,7 @@ PACKAGE = Path(__file__).resolve().parent
 
 
 class CkfrError(ValueError):
-    """Something the user gave is wrong; one sentence says what it was, where, and what was expected.
-
-    The command line prints the sentence and exits with status 2; a notebook shows it as it is.
-    """
+    """Something the user gave is wrong; one sentence says what it was, where, and what was expected."""
 
 
 def check_number(
@@ -42,23 +35,15 @@ def check_number(
     above: bool = False,
     below: bool = False,
 ) -> None:
-    """Refuse an option that is no finite number (``"abc"`` is as easily written as ``0.9``) or out of range.
+    """Refuse an option ``name`` that is no finite (or ``whole``) number from ``low`` to ``high``.
 
-    Args:
-        name, value: the option, and what was given.
-        low, high: smallest and largest value allowed; ``above`` and ``below`` exclude these two themselves.
-        whole: whether it must be a whole number.
+    ``above`` and ``below`` exclude the two ends themselves.
 
-    Raises:
-        CkfrError: if it is not.
-
-    Example:
-        >>> check_number("alpha", -1.0, 0)
-        Traceback (most recent call last):
-        ckfr_helpers.runtime.CkfrError: alpha is -1.0; expected a number of at least 0.
+    >>> check_number("alpha", -1.0, 0)
+    Traceback (most recent call last):
+    ckfr_helpers.runtime.CkfrError: alpha is -1.0; expected a number of at least 0.
     """
-    a_number = isinstance(value, numbers.Integral if whole else numbers.Real) and not isinstance(value, bool)
-    if a_number:
+    if isinstance(value, numbers.Integral if whole else numbers.Real) and not isinstance(value, bool):
         reached = low < value if above else low <= value
         if reached and (value < high if below else value <= high) and math.isfinite(value):
             return
@@ -74,11 +59,7 @@ def repo_root() -> Path | None:
 
 
 def project_file(name: str) -> Path:
-    """Path of a small text file that belongs to the project, e.g. ``"wordnet.tsv"``.
-
-    Raises:
-        CkfrError: if neither the checkout's ``data/`` nor the installed package holds it.
-    """
+    """Path of a small text file of the project, e.g. ``"wordnet.tsv"``, in a checkout or a wheel."""
     places = [folder / "data" / name for folder in (repo_root(), PACKAGE) if folder]
     if found := next((place for place in places if place.is_file()), None):
         return found
@@ -86,46 +67,30 @@ def project_file(name: str) -> Path:
 
 
 def data_root() -> Path:
-    """Folder for downloads: ``$CKFR_DATA``, else the checkout's ``data/``, else ``./data``."""
-    return _folder("CKFR_DATA", "data")
+    """Folder for downloads: ``$CKFR_DATA``, else ``data/`` in the checkout or the current folder."""
+    return Path(os.environ.get("CKFR_DATA") or (repo_root() or Path.cwd()) / "data").expanduser()
 
 
 def runs_root() -> Path:
     """Folder for checkpoints and histories: ``$CKFR_RUNS``, else ``runs/`` beside the data."""
-    return _folder("CKFR_RUNS", "runs")
-
-
-def _folder(variable: str, name: str) -> Path:
-    chosen = os.environ.get(variable)
-    return Path(chosen).expanduser() if chosen else (repo_root() or Path.cwd()) / name
-
-
-def load_result(name: str) -> dict[str, Any]:
-    """A committed result, e.g. ``"study_photos_grid"``, with the hardware and versions it was made with.
-
-    Raises:
-        CkfrError: as `result_file`.
-    """
-    return json.loads(result_file(f"{name}.json").read_text())
+    return Path(os.environ.get("CKFR_RUNS") or (repo_root() or Path.cwd()) / "runs").expanduser()
 
 
 def result_file(name: str) -> Path:
-    """Where a committed result lies, e.g. ``"study_photos_grid.csv"`` with every run of that study.
-
-    Raises:
-        CkfrError: if there is none; the sentence says what makes it.
-    """
+    """Where a committed result lies, e.g. ``"study_photos_grid.csv"`` with every run of that study."""
     path = (repo_root() or Path.cwd()) / "benchmarks" / "results" / name
     if not path.is_file():
         raise CkfrError(f"There is no result {path}; ckfr study and the scripts in benchmarks/ write them.")
     return path
 
 
-def mode() -> Literal["quick", "full"]:
-    """How much the notebooks compute: ``$CKFR_MODE``, ``quick`` unless it says ``full``.
+def load_result(name: str) -> dict[str, Any]:
+    """The content of a committed JSON, e.g. ``"study_photos_grid"``, with its hardware and versions."""
+    return json.loads(result_file(f"{name}.json").read_text(encoding="utf-8"))
 
-    Notebooks never read the variable themselves; they ask the package for settings that depend on it.
-    """
+
+def mode() -> Literal["quick", "full"]:
+    """How much the notebooks compute: ``$CKFR_MODE``, ``quick`` unless it says ``full``."""
     value = os.environ.get("CKFR_MODE", "quick")
     if value not in ("quick", "full"):
         raise CkfrError(f"CKFR_MODE is {value!r}; expected 'quick' or 'full'.")
@@ -136,8 +101,8 @@ def pick_device() -> str:
     """``"cuda"`` where there is a GPU, else ``"mps"``, else ``"cpu"``; ``$CKFR_DEVICE`` overrides."""
     import torch
 
-    if os.environ.get("CKFR_DEVICE"):
-        return os.environ["CKFR_DEVICE"]
+    if chosen := os.environ.get("CKFR_DEVICE"):
+        return chosen
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
@@ -192,8 +157,7 @@ def environment() -> dict[str, str | int]:
 def code_version() -> str:
     """Package version and git commit, e.g. ``"0.2.0 1a2b3c4d"``; the same all through a process.
 
-    ``+changed`` follows where the package's code or a benchmark differs from that commit; ``unknown`` stands
-    for the commit outside a checkout or without git.
+    ``+changed`` follows where code differs from that commit; ``unknown`` stands for it without git.
     """
 
     def git(*arguments: str) -> str:
@@ -210,11 +174,7 @@ def code_version() -> str:
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Keep torch to one thread inside the block.
-
-    On tensors of a few thousand numbers its threads cost more than they bring, and many times more on a busy
-    machine, where they wait for each other.
-    """
+    """Keep torch to one thread: on a few thousand numbers, more cost more than they bring."""
     import torch
 
     before = torch.get_num_threads()
@@ -227,10 +187,7 @@ def one_thread() -> Iterator[None]:
 
 @contextlib.contextmanager
 def atomic_path(target: str | Path) -> Iterator[Path]:
-    """Give a temporary path beside ``target`` and move it into place only if the block succeeds.
-
-    A crash, a full disk or Ctrl-C leaves the old file (or none), never half of a new one.
-    """
+    """A temporary path beside ``target``, moved into place only if the block succeeds: never half a file."""
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
@@ -252,25 +209,24 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
 def load_plain_pickle(source: str | Path | BinaryIO, what: str) -> Any:
     """Read a pickle of numbers, text, containers and NumPy arrays; nothing that it names is ever run.
 
-    A pickle is a small program that may call any function by name. Here the few names that arrays need lead
-    to stand-ins of ours, and every other is refused. Arrays may hold numbers, text or such values again.
+    A pickle is a small program that may call any function by name. Here every name is refused but the few
+    that arrays and containers need, and those lead to code of ours. Python 2's text is read as Latin-1.
 
     Args:
         source: a file, or one open for reading that stands where the pickle begins.
-        what: what it should hold, for the sentence if it does not, e.g. ``"a batch of CIFAR pictures"``.
-
-    Returns:
-        The content: ordered and default dicts as dict, bytes (Python 2's text) as str by Latin-1.
+        what: what it should hold, for the sentence if it does not.
 
     Raises:
         CkfrError: if the file is missing or damaged, or asks for anything else.
     """
-    place = source if isinstance(source, str | Path) else getattr(source, "name", "The file")
+    if isinstance(source, str | Path):
+        if not Path(source).is_file():
+            raise CkfrError(f"There is no file {source}; expected {what}.")
+        with open(source, "rb") as file:
+            return load_plain_pickle(file, what)
+    place = getattr(source, "name", "The file")
     try:
-        with open(source, "rb") if isinstance(source, str | Path) else contextlib.nullcontext(source) as file:
-            return _settled(_PlainUnpickler(file, encoding="latin1").load(), {})
-    except FileNotFoundError:
-        raise CkfrError(f"There is no file {source}; expected {what}.") from None
+        return _PlainUnpickler(source, encoding="latin1").load()
     except _Refused as error:
         raise CkfrError(f"{place} is refused as {what}: {error}; expected plain data only.") from None
     except Exception as error:  # a damaged pickle can raise nearly anything
@@ -278,101 +234,49 @@ def load_plain_pickle(source: str | Path | BinaryIO, what: str) -> Any:
 
 
 class _Refused(Exception):
-    """Something in a pickle is no plain data; the message says what."""
+    pass
 
 
 class _DType:
-    """Stands in for ``numpy.dtype``."""
+    """Stands in for ``numpy.dtype``, whose own state could claim that raw bytes are pointers to objects."""
 
     def __init__(self, code: str, *_: object) -> None:
         if not re.fullmatch(r"b1|[iu][1248]|f[248]|[SU]\d{1,6}|O8?", code):
             raise _Refused(f"it holds an array of type {code!r}")
-        self.code, self.order = code, "="
+        self.real = np.dtype(code)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self.order = state[1] if state[1] in ("<", ">") else "="
-
-    def read(self, data: bytes | str) -> np.ndarray:
-        return np.frombuffer(data.encode("latin1") if isinstance(data, str) else data, self.order + self.code)
+        if state[1] in ("<", ">"):
+            self.real = self.real.newbyteorder(state[1])
 
 
-class _Array:
-    """Stands in for ``numpy.ndarray`` until all is read."""
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        _, self.shape, self.dtype, self.fortran, self.data = state
-
-    def settled(self, done: dict[int, Any]) -> np.ndarray:
-        if self.dtype.code.startswith("O"):
-            values = np.empty(len(self.data), dtype=object)
-            values[:] = _settled(self.data, done)
-        else:
-            values = self.dtype.read(self.data).copy()
-        return values.reshape(self.shape, order="F" if self.fortran else "C")
-
-
-class _Call:
-    """A name that a pickle may call; not the function itself, which it could then change."""
-
-    __slots__ = ("_function",)
-
-    def __init__(self, function: Callable[..., object]) -> None:
-        self._function = function
-
-    def __call__(self, *arguments: Any) -> object:
-        return self._function(*arguments)
-
-    def __setstate__(self, _: object) -> None:
-        raise _Refused("it wants to change a function")
-
-
-def _from_buffer(data: bytes, dtype: _DType, shape: tuple[int, ...], order: str) -> _Array:
-    array = _Array()
-    array.__setstate__((1, shape, dtype, order == "F", data))
-    return array
+class _Array(np.ndarray):
+    def __setstate__(self, state: tuple[Any, ...]) -> None:  # type: ignore[override]
+        version, shape, dtype, fortran, data = state
+        super().__setstate__((version, shape, dtype.real, fortran, data))
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    # As NumPy 1 and Python 3 name them; a text stands for a name that is only ever an argument.
-    known = {  # noqa: RUF012 -- a constant table
-        "numpy.ndarray": "ndarray",
-        "numpy.dtype": _DType,
-        "numpy.core.multiarray._reconstruct": lambda *_: _Array(),
-        "numpy.core.multiarray.scalar": lambda dtype, data: dtype.read(data)[0].item(),
-        "numpy.core.numeric._frombuffer": _from_buffer,
-        "_codecs.encode": lambda text, *_: text.encode("latin1"),
-        "collections.OrderedDict": dict,
-        "collections.defaultdict": lambda *_: {},
-        "builtins.range": range,
-        "builtins.xrange": range,
-        "builtins.list": "list",
-        "builtins.dict": "dict",
-    }
-
     def find_class(self, module: str, name: str) -> Any:
+        # Made anew at every call: a pickle may set attributes of what it is given.
+        known = {
+            "numpy.ndarray": "ndarray",  # an argument only
+            "numpy.dtype": _DType,
+            "numpy.core.multiarray._reconstruct": lambda *_: _Array(0, "b"),
+            "numpy.core.multiarray.scalar": lambda dtype, data: _values(data, dtype)[0].item(),
+            "numpy.core.numeric._frombuffer": lambda data, dtype, shape, order: _values(data, dtype).reshape(
+                shape, order=order
+            ),
+            "_codecs.encode": lambda text, _: text.encode("latin1"),
+            "collections.OrderedDict": dict,
+            "builtins.range": range,
+            "builtins.xrange": range,  # as the older protocols call it
+        }
         module = module.replace("numpy._core", "numpy.core").replace("__builtin__", "builtins")
-        if (found := self.known.get(f"{module}.{name}")) is None:
+        if (found := known.get(f"{module}.{name}")) is None:
             raise _Refused(f"it wants to run {module}.{name}")
-        return _Call(found) if callable(found) else found
+        return found
 
 
-def _settled(value: Any, done: dict[int, Any]) -> Any:
-    """The value with arrays for their stand-ins; what is shared inside it is visited once."""
-    if isinstance(value, bytes | bytearray):
-        return value.decode("latin1")
-    if value is None or isinstance(value, int | float | complex | str | range):
-        return value
-    if id(value) not in done:
-        if isinstance(value, list):
-            result: list[Any] = []
-            done[id(value)] = result  # first, since a list may hold itself
-            result.extend(_settled(item, done) for item in value)
-        elif isinstance(value, dict):
-            done[id(value)] = {_settled(key, done): _settled(item, done) for key, item in value.items()}
-        elif isinstance(value, tuple | set | frozenset):
-            done[id(value)] = type(value)(_settled(item, done) for item in value)
-        elif isinstance(value, _Array):
-            done[id(value)] = value.settled(done)
-        else:
-            raise _Refused("it holds a function or type")
-    return done[id(value)]
+def _values(data: bytes | str, dtype: _DType) -> np.ndarray:
+    return np.frombuffer(data.encode("latin1") if isinstance(data, str) else data, dtype.real).copy()

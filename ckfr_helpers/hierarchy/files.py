@@ -11,7 +11,7 @@ from ckfr_helpers.runtime import CkfrError, atomic_path
 
 
 def read_csv(path: str | Path) -> tuple[list[tuple[str, str]], dict[str, list[int]]]:
-    """(parent, child) pairs, and for every node the lines where it is a child; for a root its first line."""
+    """(parent, child) pairs, and the lines where each node is a child; for a root its first line."""
     pairs: list[tuple[str, str]] = []
     lines: dict[str, list[int]] = {}
     first: dict[str, list[int]] = {}

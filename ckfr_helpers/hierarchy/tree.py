@@ -1,8 +1,4 @@
-"""Classes as the leaves of a tree, and how far apart they are in it.
-
-A :class:`Hierarchy` comes from parent–child pairs, a CSV file, a nested mapping or WordNet ids, and gives one
-(C, C) matrix per measure, in label order. It needs NumPy only.
-"""
+"""Classes as the leaves of a tree, and how far apart they are in it."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,10 +25,7 @@ MEASURES: tuple[Measure, ...] = get_args(Measure)
 
 @dataclass(frozen=True)
 class Hierarchy:
-    """A rooted tree whose leaves are the classes.
-
-    However it is built, it is checked: one root, no cycle, one parent per node, and the classes are exactly
-    the leaves.
+    """A rooted tree whose leaves are the classes; the ``from_…`` constructors check that it is one.
 
     Attributes:
         classes: the C leaf ids in label order.
@@ -50,12 +43,6 @@ class Hierarchy:
     node_names: dict[str, str]
 
     def __post_init__(self) -> None:
-        check_classes(self.classes)
-        check_tree(self.parent, self.classes)
-        refuse_inner(self.parent, self.classes, self.node_names)
-        for leaf in self.parent:
-            if leaf not in self.children and leaf not in self._label:
-                raise CkfrError(f"The leaf {leaf!r} is no class; list it in classes.")
         kept = {n: t for n, t in self.node_names.items() if n in self.parent or n == self.root}
         object.__setattr__(self, "node_names", kept)
 
@@ -75,9 +62,9 @@ class Hierarchy:
             classes: the leaf ids in label order; every leaf in order of appearance if None. What leads to
                 no class is left out, as :meth:`subset` would.
             names: readable names of nodes; an id without one is its own name.
-            inner: what to do when a class has another class below it (CIFAR-100's whale and dolphin).
-                ``"error"`` refuses. ``"leaf"`` takes the class as "any other whale": the inner node becomes
-                ``"whale+"`` and the class ``"whale"`` a leaf directly below it.
+            inner: for a class that has another class below it (CIFAR-100's whale and dolphin), ``"error"``
+                refuses; ``"leaf"`` takes it as "any other whale": the inner node becomes ``"whale+"`` and the
+                class ``"whale"`` a leaf directly below it.
 
         Raises:
             CkfrError: a cycle, a second root or parent, a pair or class given twice, an unknown class, or an
@@ -88,23 +75,15 @@ class Hierarchy:
             if not isinstance(pair, Sequence) or isinstance(pair, str) or len(pair) != 2:
                 raise CkfrError(f"{pair!r} is no pair; expected (parent, child).")
             above, below = pair
-            for node in pair:
-                if not isinstance(node, str) or not node:
-                    raise TreeError(
-                        f"The node {node!r} in pair {tuple(pair)!r} is no name; expected a non-empty string.",
-                        below,
-                    )
-            if parent.get(below) == above:
-                raise TreeError(f"The pair ({above!r}, {below!r}) is given twice; expected it once.", below)
+            if not all(isinstance(node, str) and node for node in pair):
+                raise TreeError(f"The node '' or one that is no text is in pair {tuple(pair)!r}.", below)
             if below in parent:
-                raise TreeError(
-                    f"Node {below!r} has two parents, {parent[below]!r} and {above!r}; a tree allows one.",
-                    below,
-                )
+                both = f"{parent[below]!r} and {above!r}"
+                raise TreeError(f"Node {below!r} is a child twice, of {both}; expected one parent.", below)
             parent[below] = above
         if not parent:
             raise CkfrError("There are no pairs; expected at least one (parent, child).")
-        check_tree(parent, ())
+        check_tree(parent)
         inner_nodes = set(parent.values())
         if classes is None:
             classes = [node for node in parent if node not in inner_nodes]
@@ -115,16 +94,14 @@ class Hierarchy:
         node_names = {n: t for n, t in (names or {}).items() if t != n}
         if inner == "leaf":
             parent = give_leaves(prune(parent, classes), classes, node_names)
-        elif inner == "error":
+        else:
             refuse_inner(parent, classes, node_names)
             parent = prune(parent, classes)
-        else:
-            raise CkfrError(f"inner is {inner!r}; expected 'error' or 'leaf'.")
         return cls(tuple(classes), parent, node_names)
 
     @classmethod
-    def from_csv(cls, path: str | Path, classes: Sequence[str] | None = None, **options: Any) -> "Hierarchy":
-        """From a CSV file with the columns ``parent`` and ``child``. Options as :meth:`from_pairs`.
+    def from_csv(cls, path: str | Path, classes: Sequence[str] | None = None) -> "Hierarchy":
+        """From a CSV file with the columns ``parent`` and ``child``.
 
         Raises:
             CkfrError: as :meth:`from_pairs`, naming the file and the lines at fault; also for a file that is
@@ -132,64 +109,44 @@ class Hierarchy:
         """
         pairs, lines = files.read_csv(path)
         try:
-            return cls.from_pairs(pairs, classes, **options)
+            return cls.from_pairs(pairs, classes)
         except CkfrError as error:
             found = sorted({line for node in getattr(error, "nodes", ()) for line in lines.get(node, ())})
             where = f", line{'s' * (len(found) > 1)} {' and '.join(map(str, found))}" if found else ""
             raise CkfrError(f"{path}{where}: {error}") from None
 
     @classmethod
-    def from_nested(
-        cls, nested: Mapping[str, Any], classes: Sequence[str] | None = None, **options: Any
-    ) -> "Hierarchy":
+    def from_nested(cls, nested: Mapping[str, Any], classes: Sequence[str] | None = None) -> "Hierarchy":
         """From a nested mapping with one key, the root.
 
         A node's value is a mapping of its children, a list of leaf ids, or ``None`` / ``{}`` for a leaf:
-        ``{"thing": {"animal": ["lion", "tiger"], "pan": None}}``. Options and errors as :meth:`from_pairs`.
+        ``{"thing": {"animal": ["lion", "tiger"], "pan": None}}``. Errors as :meth:`from_pairs`.
         """
-        if not isinstance(nested, Mapping) or not nested:
-            raise CkfrError("The nested mapping is empty or no mapping; expected {'root': {...}}.")
-        if len(nested) > 1:
-            raise CkfrError(
-                f"The nested mapping has several roots, {', '.join(map(repr, nested))}; expected one key."
-            )
+        if not isinstance(nested, Mapping) or len(nested) != 1:
+            raise CkfrError(f"The nested mapping is {nested!r}; expected one key, {{'root': {{...}}}}.")
         pairs: list[tuple[str, str]] = []
         todo: list[tuple[str, Any]] = list(nested.items())
         while todo:
             node, below = todo.pop()
-            if below is None:
-                continue
-            if isinstance(below, Mapping):
-                items = list(below.items())
-            elif isinstance(below, Sequence) and not isinstance(below, str):
-                items = [(leaf, None) for leaf in below]
-            else:
-                raise CkfrError(
-                    f"Below {node!r} stands {below!r}; expected a mapping, a list of leaves, or None."
-                )
+            if isinstance(below, Sequence) and not isinstance(below, str):
+                below = dict.fromkeys(below)
+            if not isinstance(below, Mapping | None):
+                raise CkfrError(f"Below {node!r} stands {below!r}; expected a mapping, a list or None.")
+            items = list((below or {}).items())
             pairs.extend((node, child) for child, _ in items)
             todo.extend(reversed(items))
-        return cls.from_pairs(pairs, classes, **options)
+        return cls.from_pairs(pairs, classes)
 
     @classmethod
     def from_wordnet(
-        cls,
-        wnids: Sequence[str],
-        *,
-        rule: Literal["first", "shortest"] = "first",
-        inner: Literal["error", "leaf"] = "leaf",
+        cls, wnids: Sequence[str], *, rule: Literal["first", "shortest"] = "first"
     ) -> "Hierarchy":
-        """From WordNet 3.0 noun ids such as ``"n02129165"`` (lion), offline.
+        """From WordNet 3.0 noun ids such as ``"n02129165"`` (lion), offline; ``data/wordnet.tsv`` has them.
 
         WordNet is a graph; ``rule`` says which one hypernym a synset keeps, and `hierarchy.wordnet` says why.
-        The whole chain up to *entity* stays, so a path does not depend on which other classes stand by.
-
-        Args:
-            wnids: the classes in label order, any synset of ``data/wordnet.tsv``.
-            rule: ``"first"`` (the project's rule) or ``"shortest"`` (for comparison).
-            inner: see :meth:`from_pairs`. Here a class above another, such as CIFAR-100's whale above its
-                dolphin, gets a leaf of its own (and so lies one edge lower), because nobody chose WordNet's
-                nodes to suit the classes; no two classes of ImageNet-1k, mini- or Tiny-ImageNet do this.
+        The whole chain up to *entity* stays, so a path does not depend on which other classes stand by. A
+        class above another, as CIFAR-100's whale above its dolphin, gets a leaf of its own (see ``inner`` of
+        :meth:`from_pairs`); no two classes of ImageNet-1k, mini- or Tiny-ImageNet do this.
         """
         from ckfr_helpers.hierarchy import wordnet
 
@@ -201,7 +158,7 @@ class Hierarchy:
             )
         names = {node: wordnet.synset(node).name for pair in pairs for node in pair}
         names.update(zip(wnids, wordnet.readable_names(wnids), strict=True))
-        return cls.from_pairs(pairs, wnids, names=names, inner=inner)
+        return cls.from_pairs(pairs, wnids, names=names, inner="leaf")
 
     # -- Reading ---------------------------------------------------------------------------------
 
@@ -263,7 +220,7 @@ class Hierarchy:
 
     @cached_property
     def _spans(self) -> dict[str, tuple[int, int]]:
-        """Half-open range of leaves below every node, as positions in depth-first order; parents first."""
+        """Half-open range of leaves below every node in depth-first order; parents first."""
         start, leaves = {}, 0
         for node in self.nodes:
             start[node] = leaves
@@ -290,11 +247,6 @@ class Hierarchy:
         """Edges from the root down to ``node``."""
         self._known(node)
         return self._depths[node]
-
-    def height(self, node: str) -> int:
-        """Edges on the longest way from ``node`` down to a leaf; 0 for a leaf."""
-        self._known(node)
-        return self._heights[node]
 
     def path_to_root(self, node: str) -> tuple[str, ...]:
         """``node``, its parent, and so on, the root last."""
@@ -356,20 +308,14 @@ class Hierarchy:
         return [(self.classes[i], float(row[i])) for i in order[np.argsort(row[order], kind="stable")][:k]]
 
     def subset(self, classes: Sequence[str]) -> "Hierarchy":
-        """The same tree with these classes only, in this label order.
-
-        The root and all chains stay, so path and Wu–Palmer distances do not change. Heights can shrink.
-        """
+        """The same tree with these classes only; its root and chains stay, so only heights can shrink."""
         check_classes(classes)
         for name in classes:
             self.label(name)
         return Hierarchy(tuple(classes), prune(self.parent, classes), self.node_names)
 
     def compressed(self) -> "Hierarchy":
-        """Without the inner nodes that have one child only: same classes and branchings, for drawing.
-
-        Distances change: every edge now crosses a branching. The root goes too if it does not branch.
-        """
+        """Without the inner nodes that have one child only (the root too): same branchings, for drawing."""
         kept = {n for n in self.nodes if len(self.children.get(n, ())) != 1}
         parent = {}
         for node in self.nodes:
@@ -389,10 +335,6 @@ class Hierarchy:
 
     @classmethod
     def load(cls, path: str | Path) -> "Hierarchy":
-        """Read what :meth:`save` wrote.
-
-        Raises:
-            CkfrError: no such file, not such a file, or one that would need unpickling.
-        """
+        """Read what :meth:`save` wrote; CkfrError for any other file."""
         pairs, classes, names = files.read_npz(path)
         return cls.from_pairs(pairs, classes, names=names)

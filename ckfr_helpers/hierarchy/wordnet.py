@@ -1,25 +1,19 @@
 """WordNet 3.0 as a small table: enough to place every ImageNet class in a tree, offline.
 
-``data/wordnet.tsv`` holds every noun synset that ImageNet has a class for (21,841 of them), all plants,
-animals and foods, and every synset above those, each with *all* its hypernyms. ``tools/build_wordnet.py``
-rebuilds it from WordNet's own files. A WordNet id ("wnid") is ``n`` and the eight-digit offset in
-WordNet 3.0's noun file; WordNet 3.1 numbers its synsets differently, so its offsets do not fit.
+``data/wordnet.tsv`` (written by ``tools/build_wordnet.py``) holds ImageNet's 21,841 synsets, all plants,
+animals and foods, and every synset above those, each with *all* its hypernyms. An id ("wnid") is ``n`` and
+the eight-digit offset in WordNet 3.0's noun file; WordNet 3.1 numbers its synsets differently.
 
-**The rule.** In WordNet a synset may have several hypernyms: a dog is a *canine* and a *domestic animal*.
-A tree allows one. We keep the hypernym that WordNet lists **first** (``rule="first"``). On ImageNet that one
-is nearly always what the thing *is* (dog: canine; wheeled vehicle: vehicle), and the later ones are a role
-it plays (dog: domestic animal; wheeled vehicle: container). The obvious alternative, the hypernym nearest to
-the root (``rule="shortest"``), changes fewer distances, but it takes dogs away from wolves and puts cars
-among the containers. Either way a synset's parent depends on nothing but the synset, so the path between two
-classes is the same whichever other classes stand beside them.
+**The rule.** A synset may have several hypernyms; a tree allows one. We keep the one that WordNet lists
+**first** (``rule="first"``): it is nearly always what the thing *is* (dog: canine), and later ones are a role
+(dog: domestic animal). The hypernym nearest to the root (``rule="shortest"``) changes fewer distances, but
+takes dogs away from wolves and puts cars among the containers. Either way a synset's parent depends on
+nothing but the synset, so a path is the same whichever other classes stand by.
 """
 
-import contextlib
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import cache, lru_cache
-from pathlib import Path
+from functools import cache
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
@@ -45,24 +39,14 @@ class Synset(NamedTuple):
 # -- The table -----------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=1)
+@cache
 def synsets() -> Mapping[str, Synset]:
-    """Every synset of ``data/wordnet.tsv``, by wnid.
-
-    Raises:
-        CkfrError: the file is missing or a row is malformed (the row is named).
-    """
-    path = project_file("wordnet.tsv")
+    """Every synset of ``data/wordnet.tsv``, by wnid."""
     table: dict[str, Synset] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for line in project_file("wordnet.tsv").read_text(encoding="utf-8").splitlines():
         if line.startswith("#") or line.startswith("wnid\t"):
             continue
-        fields = line.split("\t")
-        if len(fields) != 4:
-            raise CkfrError(
-                f"Line {number} of {path} has {len(fields)} columns; expected 4, separated by tabs."
-            )
-        wnid, name, hypernyms, lists = fields
+        wnid, name, hypernyms, lists = line.split("\t")
         table[wnid] = Synset(wnid, name, tuple(hypernyms.split()), tuple(lists.split()))
     return table
 
@@ -103,13 +87,9 @@ def class_list(name: str) -> tuple[str, ...]:
     """Ids of a dataset's classes in that dataset's label order.
 
     Args:
-        name: ``"imagenet"`` (the 1000 classes of ILSVRC 2012), ``"mini-imagenet"`` (100),
-            ``"tiny-imagenet"`` (200), ``"cifar10"`` or ``"cifar100"``. The ImageNet family is ordered by id,
-            as torchvision and timm order it; CIFAR by its own class names. The CIFAR ids are this project's
-            choice: see the table in ``tools/build_wordnet.py``.
-
-    Raises:
-        CkfrError: there is no such list.
+        name: ``"imagenet"`` (ILSVRC 2012), ``"mini-imagenet"`` or ``"tiny-imagenet"``, ordered by id as in
+            torchvision and timm; ``"cifar10"`` or ``"cifar100"``, ordered by their own class names, with ids
+            that are this project's choice (see ``tools/build_wordnet.py``).
     """
     return tuple(w for w, _ in _class_list(name))
 
@@ -120,7 +100,7 @@ def class_names(name: str) -> tuple[str, ...]:
     return own if all(own) else readable_names(class_list(name))
 
 
-@lru_cache(maxsize=16)
+@cache
 def _class_list(name: str) -> tuple[tuple[str, str], ...]:
     members: list[tuple[str, str]] = []
     known: set[str] = set()
@@ -145,13 +125,7 @@ def _depth(wnid: str) -> int:
 
 
 def parent(wnid: str, rule: Rule = "first") -> str | None:
-    """The one hypernym that the tree keeps, or None for the root.
-
-    Args:
-        wnid: a synset.
-        rule: ``"first"``, the hypernym WordNet lists first (the default; this module's text says why), or
-            ``"shortest"``, the hypernym with the fewest edges to the root, the first-listed of equals.
-    """
+    """The one hypernym that the tree keeps, or None for the root; this module's text explains the rules."""
     if rule not in ("first", "shortest"):
         raise CkfrError(f"No rule for the tree is called {rule!r}; expected 'first' or 'shortest'.")
     above = synset(wnid).hypernyms
@@ -161,11 +135,7 @@ def parent(wnid: str, rule: Rule = "first") -> str | None:
 
 
 def tree_pairs(wnids: Sequence[str], rule: Rule = "first") -> list[tuple[str, str]]:
-    """(parent, child) ids of the tree that hangs all ``wnids`` on WordNet's root, *entity*.
-
-    The chain from a class to the root is kept whole, also where an inner node has one child only: path
-    lengths are then WordNet's own, and do not change when classes come or go.
-    """
+    """(parent, child) ids of the tree that hangs all ``wnids`` on *entity*, every chain whole."""
     pairs: list[tuple[str, str]] = []
     placed: set[str] = set()
     for wnid in wnids:
@@ -195,15 +165,9 @@ def ancestor_distances(wnid: str) -> dict[str, int]:
 
 
 def graph_distances(wnids: Sequence[str]) -> np.ndarray:
-    """Shortest paths in WordNet's graph, before any rule: NLTK's ``shortest_path_distance`` for every pair.
+    """(C, C) float32 shortest paths in WordNet's graph, before any rule: NLTK's ``shortest_path_distance``.
 
-    The path runs up from both synsets to a common ancestor; the nearest way over any ancestor counts.
-
-    Args:
-        wnids: C synsets.
-
-    Returns:
-        (C, C) float32, in edges, zero on the diagonal.
+    A path runs up from both synsets to a common ancestor; the nearest way over any ancestor counts.
     """
     below: dict[str, list[tuple[int, int]]] = {}
     for index, wnid in enumerate(wnids):
@@ -218,67 +182,12 @@ def graph_distances(wnids: Sequence[str]) -> np.ndarray:
     return best.astype(np.float32)
 
 
-# -- WordNet's own files, for the builder and for comparison with NLTK ---------------------------
-
-
-class Record(NamedTuple):
-    """One noun synset of WordNet's ``data.noun``."""
-
-    lemmas: tuple[str, ...]
-    hypernyms: tuple[str, ...]
-
-
-def read_database(folder: str | Path) -> dict[str, Record]:
-    """Parse ``data.noun`` of a WordNet 3.0 folder (format: the manual page wndb(5WN)).
-
-    Raises:
-        CkfrError: no ``data.noun`` there, or it is another version's.
-    """
-    path = Path(folder) / "data.noun"
-    if not path.is_file():
-        raise CkfrError(f"{folder} holds no WordNet: expected the file data.noun of WordNet 3.0 in it.")
-    records: dict[str, Record] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if line.startswith(" "):  # the licence
-            continue
-        field = line.partition(" | ")[0].split()
-        words = int(field[3], 16)
-        lemmas = tuple(word.replace("_", " ") for word in field[4 : 4 + 2 * words : 2])
-        pointers = field[5 + 2 * words :]
-        above = tuple(
-            f"n{pointers[i + 1]}"
-            for i in range(0, 4 * int(field[4 + 2 * words]), 4)
-            if pointers[i] in ("@", "@i")
-        )
-        records[f"n{field[0]}"] = Record(lemmas, above)
-    if "lion" not in records.get("n02129165", Record((), ())).lemmas:
-        raise CkfrError(f"{path} is not WordNet 3.0's: offset 02129165 should be the lion.")
-    return records
-
-
-def find_database() -> Path | None:
-    """A WordNet 3.0 folder on this machine (``$CKFR_WORDNET``, ours, NLTK's, Debian's), or None."""
-    places = [Path(os.environ["CKFR_WORDNET"])] if os.environ.get("CKFR_WORDNET") else []
-    places.append(data_root() / "wordnet" / "corpora" / "wordnet")
-    with contextlib.suppress(ImportError):  # NLTK is only needed for the comparison
-        import nltk.data
-
-        places += [Path(str(p)) / "corpora" / "wordnet" for p in nltk.data.path]
-    places.append(Path("/usr/share/wordnet"))
-    return next((place for place in places if (place / "data.noun").is_file()), None)
-
-
 def nltk_wordnet() -> "WordNetCorpusReader | None":
-    """NLTK's own reader over WordNet 3.0, or None where its files (or NLTK) are missing.
+    """NLTK's own reader over WordNet 3.0, or None where the files are missing (``ckfr fetch wordnet``)."""
+    import nltk
 
-    ``ckfr fetch wordnet`` brings the files. NLTK 3.10 and later read corpora only from below
-    ``nltk.data.path``, so our data folder is added to it.
-    """
-    try:
-        import nltk
-    except ImportError:
-        return None
     ours = data_root() / "wordnet"
+    # NLTK 3.10 and later read corpora only from below its own path.
     if (ours / "corpora" / "wordnet").is_dir() and str(ours) not in nltk.data.path:
         nltk.data.path.insert(0, str(ours))
     try:

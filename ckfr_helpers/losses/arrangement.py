@@ -1,7 +1,7 @@
 """Latents without a network: free points that the loss alone, or beside cross-entropy, moves about.
 
-A network adds pictures, weights and generalisation. With none of these, the points end where the loss wants
-them, and one can see what it wants. Notebook 02 and its panel are built on this.
+With none of a network's pictures, weights and generalisation, the points end where the loss wants them.
+Notebook 02 and its panel are built on this.
 """
 
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ class Setting:
         steps: Adam steps, with a cosine decay of the learning rate to 0.
         learning_rate: of the first step.
         knowledge_scale: factor on the knowledge distances (demo: 0.1).
-        seed: of the start and of the sampled triplets. Equal seeds give equal starts whatever the term.
+        seed: of the start, whatever the term, and of the sampled triplets.
     """
 
     alpha: float = 20.0
@@ -97,7 +97,6 @@ class Arrangement:
         frame_steps: (F,) how many steps had been taken at each frame.
         latent: (B, B) latent distances at the end; ``start`` those of the first frame.
         knowledge: (B, B) knowledge distances, unscaled.
-        history: per step (length ``steps``): "cross_entropy" (NaN without) and "term" (without alpha).
         accuracy: share of the points that the learned classifier gets right; NaN without cross-entropy.
     """
 
@@ -108,7 +107,6 @@ class Arrangement:
     latent: np.ndarray
     start: np.ndarray
     knowledge: np.ndarray
-    history: dict[str, np.ndarray]
     accuracy: float
 
     @property
@@ -148,14 +146,7 @@ def _pearson(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def arrange(distances: np.ndarray, setting: Setting) -> Arrangement:
-    """Move free points by the loss, for as many steps as the setting says.
-
-    Args:
-        distances: (C, C) knowledge distances between classes, unscaled, 0 on the diagonal.
-        setting: see `Setting`.
-
-    Returns:
-        The arrangement; the same for the same setting on the same machine.
+    """Move free points by the loss; (C, C) ``distances`` are between classes, unscaled.
 
     Raises:
         CkfrError: if `check_distances` refuses ``distances``, or there are fewer than 3 points.
@@ -190,23 +181,16 @@ def _move(matrix: np.ndarray, labels: Tensor, knowledge: Tensor, setting: Settin
 
     keep = np.linspace(0, setting.steps, min(FRAMES, setting.steps + 1)).round().astype(int)
     frames: list[np.ndarray] = []
-    history: dict[str, list[float]] = {"cross_entropy": [], "term": []}
-    zero = torch.zeros(())
     for step in range(setting.steps):
         if step in keep:
             frames.append(standardise(points.detach()).numpy())
-        latent = latent_distances(points, setting.ell)  # (B, B)
-        term = _term(setting, latent, target, draws)
-        entropy = (
-            nn.functional.cross_entropy(points @ weight.T + bias, labels) if setting.cross_entropy else zero
-        )
+        loss = setting.alpha * _term(setting, latent_distances(points, setting.ell), target, draws)
+        if setting.cross_entropy:
+            loss = loss + nn.functional.cross_entropy(points @ weight.T + bias, labels)
         optimiser.zero_grad()
-        (entropy + setting.alpha * term).backward()
+        loss.backward()
         optimiser.step()
         schedule.step()
-
-        history["cross_entropy"].append(entropy.item() if setting.cross_entropy else float("nan"))
-        history["term"].append(term.item())
 
     with torch.no_grad():
         frames.append(standardise(points).numpy())
@@ -219,7 +203,6 @@ def _move(matrix: np.ndarray, labels: Tensor, knowledge: Tensor, setting: Settin
         latent=_distances_of(frames[-1], setting.ell),
         start=_distances_of(frames[0], setting.ell),
         knowledge=knowledge.numpy(),
-        history={name: np.array(values) for name, values in history.items()},
         accuracy=float(hits.float().mean()) if setting.cross_entropy else float("nan"),
     )
 
@@ -254,8 +237,8 @@ def small_trees() -> dict[str, Hierarchy]:
 def offset_share(latents: np.ndarray) -> float:
     """Share of all variance in (B, D) latents that is between features, the same for every sample.
 
-    `losses.standardise` divides by the root of the whole variance, and a difference between two samples
-    cannot contain the part that they share. The nearer this is to 1, the smaller are all distances.
+    `losses.standardise` divides by the root of the whole variance: the nearer this is to 1, the smaller are
+    all distances.
     """
     whole = latents.var()
     return float(latents.mean(0).var() / whole) if whole > 0 else float("nan")
@@ -264,14 +247,8 @@ def offset_share(latents: np.ndarray) -> float:
 def uninformative_share(distances: np.ndarray) -> float:
     """Share of triplets that are told δ_ap = δ_an, when the three images are drawn uniformly.
 
-    Classes are taken as equally frequent and drawn independently, as from a large balanced training set,
-    so that p and n may share a class with each other or with the anchor. Counted, not sampled.
-
-    Args:
-        distances: (C, C) knowledge distances between classes.
-
-    Returns:
-        Mean over anchor classes of the sum over values v of P(δ = v)².
+    ``distances`` are (C, C), between classes taken as equally frequent and drawn independently, so that p and
+    n may share a class with each other or with the anchor: the mean over anchors of Σ_v P(δ = v)².
     """
     shares = [
         np.square(np.unique(np.round(row, 6), return_counts=True)[1] / len(row)).sum() for row in distances

@@ -26,17 +26,9 @@ def three_view_loss(
 ) -> Tensor:
     """The original demo's metric term: three encoded batches, one triplet per position.
 
-    Each view is standardised on its own, and d compares position i of one view with position i of
-    another. Kept as the reference that the one-encoding form is measured against.
-
-    Args:
-        views: three (B, D) latents: anchors, second images, third images.
-        delta_12: (B,) knowledge distances between anchors and second images.
-        delta_13: (B,) likewise for third images.
-        ell: exponent of the latent distance.
-
-    Returns:
-        Scalar (without alpha).
+    Each view, (B, D), is standardised on its own, and d compares position i of one view with position i of
+    another. ``delta_12`` and ``delta_13``, (B,), are the knowledge distances of the second and third images
+    to the anchors. Returns a scalar, without alpha.
     """
     first, second, third = (standardise(view) for view in views)
     d_12 = (first - second).abs().pow(ell).mean(1)  # (B,)
@@ -50,23 +42,13 @@ def released_line_loss(latent: Tensor, knowledge: Tensor, triplets: Tensor | Non
     The demo reads the third sample's label with the second sample's index. The term is then
     δ_ap · |d_ap − d_an|, whatever class n has. Whether the paper's own runs had this line is unknown.
 
-    Args:
-        latent: (B, B) latent distances.
-        knowledge: (B, B) knowledge distances.
-        triplets: (T, 3) samples (anchor, p, n); every ordered triplet of distinct samples if None. That
-            takes O(B³) memory: it is for small B only.
-
-    Returns:
-        Scalar, without alpha; 0 where there is no triplet.
+    (B, B) latent and knowledge distances -> scalar, without alpha. ``triplets``, (T, 3), are samples (anchor,
+    p, n); None takes every ordered triplet of distinct samples, in O(B³) memory.
     """
     if triplets is not None:
-        if len(triplets) == 0:
-            return latent.sum() * 0
         a, p, n = triplets.unbind(1)
         return triplet_terms(latent[a, p], latent[a, n], knowledge[a, p], knowledge[a, p]).mean()
     size = len(latent)
-    if size < 3:
-        return latent.sum() * 0
     gaps = (latent[:, :, None] - latent[:, None, :]).abs()  # (B, B, B): anchor, p, n
     other = 1 - torch.eye(size, dtype=latent.dtype, device=latent.device)
     distinct = other[:, :, None] * other[:, None, :] * other

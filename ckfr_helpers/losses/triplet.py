@@ -1,14 +1,12 @@
 """The aligned triplet loss: distances between latents follow distances between classes.
 
 For a triplet of samples (a, p, n) write d for a distance between latents and δ for a distance between
-classes. The loss asks that the two ratios agree, d_ap / d_an = δ_ap / δ_an, and cross-multiplies so that
-nothing is ever divided by zero:
+classes. The loss asks that the two ratios agree, d_ap / d_an = δ_ap / δ_an, without dividing:
 
     L = alpha · mean over ordered triplets (a, p, n) of | d_ap · δ_an − d_an · δ_ap |
 
-There is no margin: the knowledge distances say how far apart is far enough. Source: Zhao et al.,
-"Categorical Knowledge Fused Recognition", ICVISP 2024, as read from its authors' public demo code; the
-exact sum over all triplets of a batch in O(B² log B) is this project's.
+Source: Zhao et al., "Categorical Knowledge Fused Recognition", ICVISP 2024, as read from its authors' demo
+code; the exact sum over all triplets of a batch in O(B² log B) is this project's.
 """
 
 from typing import Any
@@ -30,14 +28,8 @@ def standardise(latents: Tensor) -> Tensor:
     """Shift and scale a batch by its one scalar mean and standard deviation (not one per feature).
 
     This is the demo's normalisation: it fixes the overall scale, so that the network cannot please the
-    loss by growing or shrinking all latents together, and leaves directions alone. A constant batch has
-    no scale; it is centred and left at zero.
-
-    Args:
-        latents: (B, D) floating point.
-
-    Returns:
-        (B, D), differentiable through the mean and the standard deviation.
+    loss by growing or shrinking all latents together, and leaves directions alone: (B, D) -> (B, D). A
+    constant batch has no scale; it is centred and left at zero.
     """
     centred = latents - latents.mean()
     # Unbiased like torch.std, but written out: the root's gradient at 0 is infinite, so a constant batch
@@ -51,8 +43,7 @@ def standardise(latents: Tensor) -> Tensor:
 def latent_distances(latents: Tensor, ell: float = 1.2, *, standardised: bool = False) -> Tensor:
     """Distances between all pairs of latents: d_ab = mean over k of |z_ak − z_bk| ** ell.
 
-    As in the demo there is no ell-th root, so ``ell`` bends the scale: above 1 it stretches large
-    differences, below 1 it squeezes them.
+    As in the demo there is no ell-th root.
 
     Args:
         latents: (B, D). Half precision is computed in float32.
@@ -72,7 +63,12 @@ def latent_distances(latents: Tensor, ell: float = 1.2, *, standardised: bool = 
         return latent_distances(latents.cpu(), ell, standardised=standardised).to("mps")
     with torch.autocast(latents.device.type, enabled=False):
         latents = latents if latents.dtype == torch.float64 else latents.float()
-        _refuse_non_finite(latents)
+        if not torch.isfinite(latents).all():
+            bad = int((~torch.isfinite(latents)).any(dim=1).sum())
+            raise CkfrError(
+                f"{bad} of {latents.shape[0]} latents are NaN or infinite; expected finite numbers "
+                "(a learning rate that is too high is the usual cause)."
+            )
         if not standardised:
             latents = standardise(latents)
         size, features = latents.shape
@@ -115,7 +111,9 @@ class _AllTriplets(torch.autograd.Function):
             nothing = length == 0  # the zero vector has no angle, no effect and no slope
             # −δ/(d+|δ|) grows with the angle from 0 to π and needs no trigonometry.
             angle = delta.neg().div_(length.masked_fill(nothing, 1))
-            order = _argsort_rows(angle)
+            # On a CPU NumPy's vectorised sort is about four times as fast as torch's.
+            on_cpu = angle.device.type == "cpu"
+            order = torch.from_numpy(np.argsort(angle.numpy(), axis=1)) if on_cpu else angle.argsort(dim=1)
             begin, end = _ties(angle.gather(1, order))
             d, delta = d.gather(1, order), delta.gather(1, order)
             d_before, d_after = _sums_around(d, begin, end)
@@ -137,13 +135,6 @@ class _AllTriplets(torch.autograd.Function):
         return tuple(None if g is None else 2 * gradient * g for g in ctx.saved_tensors)
 
 
-def _argsort_rows(keys: Tensor) -> Tensor:
-    # On a CPU NumPy's vectorised sort is about four times as fast as torch's.
-    if keys.device.type == "cpu":
-        return torch.from_numpy(np.argsort(keys.numpy(), axis=1))
-    return keys.argsort(dim=1)
-
-
 def _ties(angle: Tensor) -> tuple[Tensor, Tensor]:
     """For each entry of a sorted row, where its run of equal entries begins and ends (exclusive)."""
     size = angle.shape[1]
@@ -161,17 +152,17 @@ def _sums_around(values: Tensor, begin: Tensor, end: Tensor) -> tuple[Tensor, Te
 
 
 def aligned_triplet_loss(latent: Tensor, knowledge: Tensor) -> Tensor:
-    """Mean of |d_ap δ_an − d_an δ_ap| over every ordered triplet of distinct samples, exactly.
+    """Mean of |d_ap δ_an − d_an δ_ap| over all B(B−1)(B−2) ordered triplets of distinct samples, exactly.
 
-    One encoding of the batch serves all its B(B−1)(B−2) triplets, in O(B² log B) time and O(B²) memory.
+    It takes O(B² log B) time and O(B²) memory.
 
     Args:
         latent: (B, B) latent distances d; the diagonal is ignored.
         knowledge: (B, B) knowledge distances δ between the samples' classes; likewise.
 
     Returns:
-        Scalar; 0 when B < 3, since there is no triplet. Differentiable in both arguments; where
-        the absolute value has a kink (equal ratios), the gradient is 0 as for `torch.abs`.
+        Scalar; 0 when B < 3. Differentiable in both arguments; where the absolute value has a kink (equal
+        ratios), the gradient is 0 as for `torch.abs`.
 
     Raises:
         CkfrError: if the shapes are not two equal squares, or a distance is NaN or infinite.
@@ -207,16 +198,10 @@ def triplet_terms(d_ap: Tensor, d_an: Tensor, delta_ap: Tensor, delta_an: Tensor
 def sampled_triplet_loss(latent: Tensor, knowledge: Tensor, triplets: Tensor) -> Tensor:
     """The same mean over chosen triplets only, e.g. the demo's one random triplet per anchor.
 
-    Args:
-        latent: (B, B) latent distances.
-        knowledge: (B, B) knowledge distances.
-        triplets: (T, 3) integer sample indices (anchor, p, n).
-
-    Returns:
-        Scalar; 0 when T = 0.
+    (B, B) latent and knowledge distances and (T, 3) sample indices (anchor, p, n) -> scalar; 0 when T = 0.
 
     Raises:
-        CkfrError: for shapes other than these, or an index outside the batch.
+        CkfrError: for other shapes, or an index outside the batch.
     """
     _check_square(latent, knowledge)
     if triplets.ndim != 2 or triplets.shape[1] != 3 or triplets.is_floating_point():
@@ -225,10 +210,8 @@ def sampled_triplet_loss(latent: Tensor, knowledge: Tensor, triplets: Tensor) ->
     if triplets.numel() == 0:
         return latent.sum() * 0
     if triplets.min() < 0 or triplets.max() >= latent.shape[0]:
-        raise CkfrError(
-            f"A triplet names sample {int(triplets.max())} or {int(triplets.min())}; "
-            f"expected indices from 0 to {latent.shape[0] - 1}."
-        )
+        named = f"{int(triplets.min())} to {int(triplets.max())}"
+        raise CkfrError(f"Triplets name samples {named}; expected indices from 0 to {latent.shape[0] - 1}.")
     a, p, n = triplets.unbind(1)
     return triplet_terms(latent[a, p], latent[a, n], knowledge[a, p], knowledge[a, n]).mean()
 
@@ -248,8 +231,7 @@ class AlignedTripletLoss(nn.Module):
         distances: (C, C) knowledge distances between classes, from `Hierarchy.distances` or any source.
 
     Raises:
-        CkfrError: for a negative alpha, a non-positive ell, or distances that `check_distances` refuses: not
-            square, finite, non-negative and symmetric with a zero diagonal.
+        CkfrError: for a negative alpha, a non-positive ell, or distances that `check_distances` refuses.
 
     Example:
         >>> import numpy as np
@@ -270,14 +252,7 @@ class AlignedTripletLoss(nn.Module):
         self.distances: Tensor
 
     def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
-        """Weighted loss of one batch.
-
-        Args:
-            latents: (B, D) embeddings, before the classifier.
-            labels: (B,) integer class labels.
-
-        Returns:
-            Scalar, already multiplied by alpha.
+        """(B, D) embeddings, (B,) integer labels -> scalar, already multiplied by alpha.
 
         Raises:
             CkfrError: for mismatching shapes, labels outside 0 … C−1, or latents that are not finite.
@@ -300,15 +275,6 @@ class AlignedTripletLoss(nn.Module):
 
     def extra_repr(self) -> str:
         return f"alpha={self.alpha}, ell={self.ell}, classes={self.distances.shape[0]}"
-
-
-def _refuse_non_finite(latents: Tensor) -> None:
-    if not torch.isfinite(latents).all():
-        bad = int((~torch.isfinite(latents)).any(dim=1).sum())
-        raise CkfrError(
-            f"{bad} of {latents.shape[0]} latents are NaN or infinite; expected finite numbers "
-            "(a learning rate that is too high is the usual cause)."
-        )
 
 
 def _check_square(latent: Tensor, knowledge: Tensor) -> None:

@@ -2,7 +2,6 @@
 
 from ckfr_helpers.metrics.alignment import latent_tree_correlation
 from ckfr_helpers.metrics.hierarchical import (
-    confusion_matrix,
     hierarchical_metrics,
     minimum_risk_labels,
     minimum_risk_scores,
@@ -14,7 +13,6 @@ from ckfr_helpers.metrics.intervals import Interval, bootstrap_interval, mean_in
 __all__ = [
     "Interval",
     "bootstrap_interval",
-    "confusion_matrix",
     "hierarchical_metrics",
     "latent_tree_correlation",
     "mean_interval",

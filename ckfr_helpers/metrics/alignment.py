@@ -15,10 +15,8 @@ def latent_tree_correlation(
 ) -> dict[str, float]:
     """Correlation of latent distances with tree distances, over all pairs of classes.
 
-    Each class stands for itself by the mean of *all* its latents, so that the number depends neither on the
-    order of the samples nor on how many a class has, and pairs of one class, which any classifier draws
-    together, do not count. The ell is fixed, whatever a network was trained with, so that networks can be
-    compared.
+    Each class stands for itself by the mean of *all* its latents, so that pairs of one class, which any
+    classifier draws together, do not count. The ell is fixed, so that networks can be compared.
 
     Args:
         latents: (N, D), every sample of a split.

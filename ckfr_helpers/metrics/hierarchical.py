@@ -1,7 +1,7 @@
 """How often a classifier is wrong, and how badly.
 
-Distances here are a (C, C) matrix from `Hierarchy.distances` or any other source; every severity is in that
-matrix's unit. Inputs may be NumPy arrays or torch tensors; all sums are float64.
+Every severity is in the unit of the (C, C) distances given. Inputs may be NumPy arrays or torch tensors; all
+sums are float64.
 """
 
 from collections.abc import Sequence
@@ -9,19 +9,20 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ckfr_helpers.metrics.inputs import Floats, Ints, as_distances, as_labels, as_scores, check_range
+from ckfr_helpers.metrics.inputs import (
+    Floats,
+    Ints,
+    as_costs,
+    as_distances,
+    as_labels,
+    as_scores,
+    check_range,
+)
 from ckfr_helpers.runtime import CkfrError
 
 
 def ranking(scores: ArrayLike) -> Ints:
-    """Classes from best to worst for each sample; of equal scores the lower label comes first.
-
-    Args:
-        scores: (N, C) logits, probabilities, or any score where more is better.
-
-    Returns:
-        (N, C) int64.
-    """
+    """(N, C) scores -> (N, C) int64: classes from best to worst; of equal scores the lower label first."""
     return np.argsort(-as_scores(scores), axis=1, kind="stable")
 
 
@@ -81,7 +82,7 @@ def minimum_risk_scores(probabilities: ArrayLike, distances: ArrayLike) -> Float
     Returns:
         (N, C): −Σ_j distances[k, j] · probabilities[n, j] for answer k.
     """
-    chances, matrix = as_scores(probabilities), as_distances(distances, symmetric=False)
+    chances, matrix = as_scores(probabilities), as_costs(distances)
     if chances.shape[1] != len(matrix):
         raise CkfrError(
             f"{chances.shape[1]} probabilities a sample beside {len(matrix)} classes of distances."
@@ -100,11 +101,7 @@ def minimum_risk_labels(probabilities: ArrayLike, distances: ArrayLike) -> Ints:
     Time for Making Better Mistakes", ICLR 2021): free, needs no training, works on any classifier. With 0–1
     distances it is the argmax.
 
-    Args:
-        probabilities, distances: as for `minimum_risk_scores`.
-
-    Returns:
-        (N,) int64; of equal risks the lower label.
+    Arguments as for `minimum_risk_scores`. Returns (N,) int64; of equal risks the lower label.
 
     >>> D = [[0, 1, 9], [1, 0, 9], [9, 9, 0]]
     >>> minimum_risk_labels([[0.3, 0.3, 0.4]], D)
@@ -121,13 +118,3 @@ def mistake_distances(answers: ArrayLike, labels: ArrayLike, distances: ArrayLik
     check_range(given, len(matrix))
     check_range(truth, len(matrix))
     return matrix[given, truth]
-
-
-def confusion_matrix(answers: ArrayLike, labels: ArrayLike, classes: int) -> Ints:
-    """(C, C) counts, truth in rows and answers in columns."""
-    from sklearn import metrics as sk
-
-    given, truth = as_labels(answers), as_labels(labels)
-    check_range(given, classes)
-    check_range(truth, classes)
-    return sk.confusion_matrix(truth, given, labels=np.arange(classes))

@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ckfr_helpers.hierarchy.checks import check_distances
 from ckfr_helpers.runtime import CkfrError
 
 Floats = NDArray[np.float64]
@@ -32,18 +33,16 @@ def as_labels(values: ArrayLike) -> Ints:
     return array.astype(np.int64)
 
 
-def as_distances(values: ArrayLike, symmetric: bool = True) -> Floats:
-    """(C, C) finite class distances as float64."""
+def as_distances(values: ArrayLike) -> Floats:
+    """(C, C) symmetric class distances as float64."""
+    return check_distances(_array(values).astype(np.float64))
+
+
+def as_costs(values: ArrayLike) -> Floats:
+    """(C, C) finite costs as float64, which need not be symmetric."""
     array = _array(values).astype(np.float64)
-    if array.ndim != 2 or array.shape[0] != array.shape[1]:
-        raise CkfrError(f"Class distances have shape {array.shape}; expected a square.")
-    if not np.isfinite(array).all():
-        raise CkfrError("A class distance is NaN or infinite; expected finite numbers.")
-    if symmetric and not np.allclose(array, array.T):
-        a, b = np.unravel_index(np.abs(array - array.T).argmax(), array.shape)
-        raise CkfrError(
-            f"Class distances are not symmetric: {array[a, b]:g} from class {a} to {b}, {array[b, a]:g} back."
-        )
+    if array.ndim != 2 or array.shape[0] != array.shape[1] or not np.isfinite(array).all():
+        raise CkfrError(f"Costs have shape {array.shape}; expected a square of finite numbers.")
     return array
 
 

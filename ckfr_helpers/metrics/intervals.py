@@ -16,8 +16,7 @@ class Interval:
 
     Attributes:
         mean: the estimate.
-        low, high: ends of the interval; both NaN where it cannot be had (one value). A result file has null
-            for that, so None is taken for NaN.
+        low, high: ends of the interval; both NaN where it cannot be had (one value; None in a result file).
         n: number of independent values behind it.
     """
 
@@ -45,11 +44,6 @@ class Interval:
     def excludes_zero(self) -> bool:
         """Whether zero lies outside the interval; False where there is none."""
         return self.low > 0 or self.high < 0
-
-    def scaled(self, factor: float) -> "Interval":
-        """The interval in another unit, e.g. ``scaled(100)`` for per cent."""
-        low, high = sorted((self.low * factor, self.high * factor))
-        return Interval(self.mean * factor, low, high, self.n)
 
 
 def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:

@@ -53,7 +53,7 @@ def nested(h: Hierarchy, node: str):
     return {child: nested(h, child) for child in h.children.get(node, ())} or None
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(trees(), st.sampled_from(MEASURES))
 def test_distances_equal_brute_force(h, measure):
     slow = [[slow_distance(h, a, b, measure) for b in h.classes] for a in h.classes]
@@ -62,14 +62,14 @@ def test_distances_equal_brute_force(h, measure):
     np.testing.assert_allclose(fast, np.array(slow), atol=1e-6)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(trees())
 def test_path_is_the_shortest_way_in_the_undirected_graph(h):
     graph = dict(networkx.all_pairs_shortest_path_length(networkx.Graph(list(h.parent.items()))))
     assert h.distances("path").tolist() == [[graph[a][b] for b in h.classes] for a in h.classes]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(trees())
 def test_triangle_inequality_and_ultrametric(h):
     path, height = h.distances("path"), h.distances("lca_height")
@@ -77,18 +77,17 @@ def test_triangle_inequality_and_ultrametric(h):
     assert (height[:, None, :] <= np.maximum(height[:, :, None], height[None, :, :])).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(trees(), st.data())
-def test_lca_depth_height(h, data):
+def test_lca_and_depth(h, data):
     nodes = st.sampled_from(h.nodes)
     a, b = data.draw(nodes), data.draw(nodes)
     assert h.lca(a, b) == h.lca(b, a) == next(n for n in slow_path(h, a) if n in slow_path(h, b))
     assert h.path_to_root(a) == tuple(slow_path(h, a))
     assert h.depth(a) == len(slow_path(h, a)) - 1
-    assert h.height(a) == max(slow_path(h, c).index(a) for c in h.classes if a in slow_path(h, c))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(trees())
 def test_nested_equals_pairs(h):
     again = Hierarchy.from_nested({h.root: nested(h, h.root)}, h.classes)
@@ -98,7 +97,7 @@ def test_nested_equals_pairs(h):
         np.testing.assert_array_equal(again.distances(measure), h.distances(measure))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(trees(), st.data())
 def test_subset_keeps_paths_and_wu_palmer(h, data):
     some = data.draw(st.lists(st.sampled_from(h.classes), min_size=1, unique=True))
@@ -111,7 +110,7 @@ def test_subset_keeps_paths_and_wu_palmer(h, data):
     assert part.parent == Hierarchy.from_pairs(h.to_pairs(), some).parent
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(trees())
 def test_order_puts_every_branch_together(h):
     order = h.order()
@@ -121,7 +120,7 @@ def test_order_puts_every_branch_together(h):
         assert places == list(range(places[0], places[-1] + 1))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(trees())
 def test_compressed_branches_everywhere_and_keeps_the_nesting(h):
     small = h.compressed()
@@ -133,7 +132,7 @@ def test_compressed_branches_everywhere_and_keeps_the_nesting(h):
                 assert small.lca(a, b) == h.lca(a, b)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(trees())
 def test_save_and_load(tmp_path_factory, h):
     path = tmp_path_factory.mktemp("h") / "tree.npz"
@@ -168,9 +167,9 @@ def test_nested_accepts_lists_and_none():
         ([("r", "x"), ("a", "b"), ("b", "a")], None, ["cycle", "'a'", "'b'"]),
         ([("a", "a")], None, ["cycle", "'a'"]),
         ([("a", "b"), ("c", "d")], None, ["several roots", "'a'", "'c'"]),
-        ([("a", "b"), ("a", "c"), ("b", "d"), ("c", "d")], None, ["'d'", "two parents", "'b'", "'c'"]),
-        ([("a", "b"), ("a", "b")], None, ["'a', 'b'", "twice"]),
-        (SMALL, ["lion", "lion"], ["'lion'", "twice"]),
+        ([("a", "b"), ("a", "c"), ("b", "d"), ("c", "d")], None, ["'d'", "child twice", "'b'", "'c'"]),
+        ([("a", "b"), ("a", "b")], None, ["'b'", "child twice"]),
+        (SMALL, ["lion", "lion"], ["'lion'", "2 times"]),
         (SMALL, ["lion", "unicorn"], ["'unicorn'"]),
         (SMALL, ["lion", "cat"], ["'cat'", "no leaf", "'lion'"]),
         (SMALL, ["cat"], ["'cat'", "no leaf"]),
@@ -196,16 +195,13 @@ def test_other_mistakes():
     for call, word in [
         (lambda: h.distances("euclid"), "euclid"),
         (lambda: h.subset(["lion", "dodo"]), "dodo"),
-        (lambda: h.subset(["lion", "lion"]), "twice"),
         (lambda: h.lca("lion", "dodo"), "dodo"),
         (lambda: h.depth("dodo"), "dodo"),
         (lambda: h.label("cat"), "'cat'"),
-        (lambda: Hierarchy.from_nested({"a": None, "b": None}), "several roots"),
+        (lambda: Hierarchy.from_nested({"a": None, "b": None}), "expected one key"),
         (lambda: Hierarchy.from_nested({"a": {"b": 3}}), "'b'"),
-        (lambda: Hierarchy.from_nested({}), "empty"),
-        (lambda: Hierarchy.from_pairs(SMALL, inner="maybe"), "maybe"),
         (lambda: Hierarchy.from_wordnet(["n02129165", "n99999999"]), "n99999999"),
-        (lambda: Hierarchy.from_wordnet(["n02129165", "n02129165"]), "twice"),
+        (lambda: Hierarchy.from_wordnet(["n02129165", "n02129165"]), "2 times"),
         (lambda: Hierarchy.from_wordnet([]), "no classes"),
         (lambda: Hierarchy.from_wordnet(["n00001740"]), "root"),
         (lambda: Hierarchy.from_wordnet(["n02129165"], rule="last"), "last"),
@@ -229,8 +225,7 @@ def test_a_table_gives_the_tree_of_its_pairs(tmp_path):
 @pytest.mark.parametrize(
     ("text", "classes", "said"),
     [
-        (TABLE + "pan,lion,\n", None, "lines 4 and 6: Node 'lion' has two parents, 'animal' and 'pan'"),
-        (TABLE + "animal,lion,\n", None, "lines 4 and 6: The pair .*twice"),
+        (TABLE + "pan,lion,\n", None, "lines 4 and 6: Node 'lion' is a child twice, of 'animal' and 'pan'"),
         (TABLE + "lion,thing,\n", None, "lines 2 and 4 and 6: The pairs run in a cycle"),
         (TABLE + "rock,stone,\n", None, "lines 2 and 6: The tree has several roots, 'thing', 'rock'"),
         (TABLE + "animal,,\n", None, "line 6: The node ''"),
@@ -285,7 +280,7 @@ def test_deep_trees_need_no_recursion():
     pairs = [(f"n{k}", f"n{k + 1}") for k in range(deep)] + [("n0", "pan")]
     h = Hierarchy.from_pairs(pairs)
     assert h.distances("path").tolist() == [[0, deep + 1], [deep + 1, 0]]
-    assert h.height("n0") == h.depth(f"n{deep}") == deep
+    assert h.depth(f"n{deep}") == deep
     assert h.compressed().to_pairs() == [("n0", f"n{deep}"), ("n0", "pan")]
 
 
@@ -327,7 +322,7 @@ def table(h: Hierarchy, number=float) -> dict[str, float]:
     return {f"{a}-{b}": number(d[i, j]) for i, a in enumerate(h.classes) for j, b in enumerate(h.classes)}
 
 
-@pytest.mark.parametrize("number", [float, int, np.float64, np.float32, np.int64])
+@pytest.mark.parametrize("number", [float, int, np.float32])
 def test_pseudo_distances_are_read_back(tmp_path, number):
     h = Hierarchy.from_wordnet(wordnet.class_list("mini-imagenet")[:12])
     np.save(tmp_path / "d.npy", table(h, number), allow_pickle=True)
@@ -338,17 +333,6 @@ def test_pseudo_distances_are_read_back(tmp_path, number):
     chosen, part = load_pseudo_distances(tmp_path / "d.npy", [h.classes[5], h.classes[2]])
     assert chosen == (h.classes[5], h.classes[2])
     assert part[0, 1] == h.distances()[5, 2]
-
-
-@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_every_pickle_protocol_is_read(tmp_path, protocol):
-    array = np.array(table(Hierarchy.from_pairs(SMALL), np.float64), dtype=object)
-    with open(tmp_path / "d.npy", "wb") as file:
-        np.lib.format.write_array_header_1_0(file, {"descr": "|O", "fortran_order": False, "shape": ()})
-        pickle.dump(array, file, protocol=protocol)
-    classes, matrix = load_pseudo_distances(tmp_path / "d.npy")
-    assert classes == ("lion", "pan", "robin", "tiger")
-    assert matrix[0].tolist() == [0, 4, 4, 2]
 
 
 class Payload:
@@ -378,13 +362,10 @@ def test_a_malicious_pickle_is_refused_unexecuted(tmp_path):
         ({"tiger-lion": None}, "tiger-lion"),
         ({"lion-tiger": 9.0}, "'lion' to 'tiger' is 9.0 and 2.0 back"),
         ({"lion-lion": 1.0}, "'lion' to 'lion' is 1.0; expected 0"),
-        ({"lion-tiger": -1.0, "tiger-lion": -1.0}, "d.npy from 'lion' to 'tiger' is -1.0"),
         ({"lion-tiger": float("nan")}, "'lion' to 'tiger' is nan"),
         ({"lion": 1.0}, "key 'lion'"),
-        ({"lion-tiger-pan": 1.0}, "lion-tiger-pan"),
         ({"lion-tiger": "far"}, "str for 'lion-tiger'"),
         ({"lion-tiger": True}, "bool"),
-        ({"lion-tiger": np.eye(2)}, "ndarray for 'lion-tiger'"),
         ({3: 1.0}, "key 3"),
     ],
 )
@@ -415,5 +396,5 @@ def test_other_files_are_refused(tmp_path):
     np.save(tmp_path / "good.npy", table(Hierarchy.from_pairs(SMALL)), allow_pickle=True)
     with pytest.raises(CkfrError, match="dodo"):
         load_pseudo_distances(tmp_path / "good.npy", ["lion", "dodo"])
-    with pytest.raises(CkfrError, match="twice"):
+    with pytest.raises(CkfrError, match="2 times"):
         load_pseudo_distances(tmp_path / "good.npy", ["lion", "lion"])

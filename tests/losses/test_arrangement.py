@@ -27,10 +27,9 @@ TREE = small_trees()["balanced"].distances("path")
 ROOMY = dict(cross_entropy=False, dimensions=16, steps=300, learning_rate=0.05)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_the_stated_term_finds_the_tree_and_the_released_line_does_not(seed):
-    stated = arrange(TREE, Setting(seed=seed, **ROOMY)).alignment
-    released = arrange(TREE, Setting(seed=seed, term="released", **ROOMY)).alignment
+def test_the_stated_term_finds_the_tree_and_the_released_line_does_not():
+    stated = arrange(TREE, Setting(**ROOMY)).alignment
+    released = arrange(TREE, Setting(term="released", **ROOMY)).alignment
     assert stated.pearson > 0.99
     assert stated.pearson_between > 0.99
     assert stated.same_to_different < 0.05  # its catch: classes collapse
@@ -66,7 +65,6 @@ def test_what_an_arrangement_holds():
     assert result.frames.shape == (FRAMES, size, 3)
     assert result.labels.tolist() == [label for label in range(len(TREE)) for _ in range(2)]
     np.testing.assert_array_equal(result.knowledge, TREE[np.ix_(result.labels, result.labels)])
-    assert {len(values) for values in result.history.values()} == {40}
     # ell = 2: the mean squared difference of the standardised latents, written out.
     z = result.latents
     expected = ((z[:, None] - z[None]) ** 2).mean(-1)
@@ -78,12 +76,6 @@ def test_what_an_arrangement_holds():
     assert (result.frame_steps[0], result.frame_steps[-1]) == (0, 40)
     assert course[0] == measure_alignment(result.start, result.knowledge)
     assert course[-1] == result.alignment
-
-
-def test_threads_are_given_back():
-    before = torch.get_num_threads()
-    arrange(TREE, Setting(steps=2))
-    assert torch.get_num_threads() == before
 
 
 def test_alignment_against_scipy():
@@ -127,23 +119,15 @@ def test_a_shared_offset_takes_the_variance_and_shrinks_every_distance():
     ("options", "message"),
     [
         (dict(alpha=-1), "alpha"),
-        (dict(alpha=float("nan")), "alpha"),
         (dict(ell=0), "ell"),
         (dict(term="other"), "term"),
         (dict(steps=0), "steps"),
-        (dict(per_class=0), "per_class"),
         (dict(alpha=0, cross_entropy=False), "cross-entropy"),
     ],
 )
 def test_impossible_settings_are_named(options, message):
     with pytest.raises(CkfrError, match=message):
         Setting(**options)
-
-
-@pytest.mark.parametrize("matrix", [np.zeros((2, 3)), np.full((3, 3), np.nan), np.triu(np.ones((3, 3)), 1)])
-def test_distances_must_be_a_finite_symmetric_square(matrix):
-    with pytest.raises(CkfrError, match="expected"):
-        arrange(matrix, Setting())
 
 
 def test_two_points_are_too_few():

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ckfr_helpers.losses import (
-    aligned_triplet_loss,
     draw_triplets,
     latent_distances,
     sampled_triplet_loss,
@@ -28,7 +27,7 @@ def distances(size: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_drawn_triplets_are_distinct_and_cover_the_batch():
     generator = torch.Generator().manual_seed(0)
-    triplets = torch.cat([draw_triplets(5, generator) for _ in range(400)])
+    triplets = torch.cat([draw_triplets(5, generator) for _ in range(200)])
     assert all(len(set(row)) == 3 for row in triplets.tolist())
     assert {tuple(row) for row in triplets.tolist()} == set(itertools.permutations(range(5), 3))
 
@@ -56,16 +55,6 @@ def test_released_line_is_the_aligned_term_with_the_wrong_label(size, seed):
     assert float(released_line_loss(latent, knowledge, triplets)) == pytest.approx(np.mean(terms), abs=1e-12)
 
 
-def test_released_line_agrees_with_the_stated_term_only_where_both_knowledge_distances_are_equal():
-    latent, _ = distances(6, 1)
-    flat = 1.0 - torch.eye(6, dtype=torch.float64)
-    assert float(released_line_loss(latent, flat)) == pytest.approx(float(aligned_triplet_loss(latent, flat)))
-    latent, knowledge = distances(6, 1)
-    assert float(released_line_loss(latent, knowledge)) != pytest.approx(
-        float(aligned_triplet_loss(latent, knowledge)), rel=0.05
-    )
-
-
 def test_released_line_never_reads_the_third_label():
     latent, knowledge = distances(5, 2)
     triplet = torch.tensor([[0, 1, 2]])
@@ -73,8 +62,3 @@ def test_released_line_never_reads_the_third_label():
     changed[0, 2] += 10
     assert released_line_loss(latent, changed, triplet) == released_line_loss(latent, knowledge, triplet)
     assert sampled_triplet_loss(latent, changed, triplet) != sampled_triplet_loss(latent, knowledge, triplet)
-
-
-def test_released_line_without_triplets_is_zero():
-    assert released_line_loss(torch.zeros(2, 2), torch.zeros(2, 2)) == 0
-    assert released_line_loss(torch.ones(4, 4), torch.ones(4, 4), torch.zeros(0, 3, dtype=torch.long)) == 0

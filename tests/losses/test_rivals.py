@@ -58,9 +58,7 @@ def batch(classes: int, size: int = 9, features: int = 5, seed: int = 0, spread:
     return latents, logits, torch.randint(classes, (size,), generator=generator)
 
 
-def walked_hxe(
-    tree: Hierarchy, logits: torch.Tensor, labels: torch.Tensor, alpha: float, level: str
-) -> float:
+def walked_hxe(tree: Hierarchy, logits: torch.Tensor, labels: torch.Tensor, alpha: float) -> float:
     """The paper's sum, one picture and one edge at a time, on probabilities."""
     below = {node: [leaf for leaf in tree.classes if node in tree.path_to_root(leaf)] for node in tree.nodes}
     total = 0.0
@@ -70,26 +68,20 @@ def walked_hxe(
         p = {node: sum(chance[tree.label(leaf)] for leaf in below[node]) for node in tree.nodes}
         path = tree.path_to_root(tree.classes[label])
         for node, parent in itertools.pairwise(path):
-            h = len(tree.path_to_root(node)) - 1 if level == "depth" else tree.height(node)
-            total -= math.exp(-alpha * h) * math.log(p[node] / p[parent])
+            total -= math.exp(-alpha * (len(tree.path_to_root(node)) - 1)) * math.log(p[node] / p[parent])
     return total / len(labels)
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    tree=trees(),
-    seed=st.integers(0, 999),
-    alpha=st.floats(0, 1.5),
-    level=st.sampled_from(["depth", "height"]),
-)
-def test_hxe_is_the_walk_on_any_tree(tree, seed, alpha, level):
+@settings(max_examples=30, deadline=None)
+@given(tree=trees(), seed=st.integers(0, 999), alpha=st.floats(0, 1.5))
+def test_hxe_is_the_walk_on_any_tree(tree, seed, alpha):
     _, logits, labels = batch(len(tree), size=4, seed=seed)
-    value = HierarchicalCrossEntropy(tree, alpha, level)(logits, labels)
-    expected = walked_hxe(tree, logits, labels, alpha, level)
+    value = HierarchicalCrossEntropy(tree, alpha)(logits, labels)
+    expected = walked_hxe(tree, logits, labels, alpha)
     assert float(value) == pytest.approx(expected, rel=1e-6, abs=1e-9)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(tree=trees(), seed=st.integers(0, 999))
 def test_hxe_without_discount_is_cross_entropy_on_any_tree(tree, seed):
     _, logits, labels = batch(len(tree), seed=seed)
@@ -129,10 +121,10 @@ def test_hxe_stays_finite_where_probabilities_underflow():
     assert hxe(0.3)(logits[1:], labels[1:]) == 0
 
 
-@pytest.mark.parametrize("beta", [0.0, 1.0, 10.0])
+@pytest.mark.parametrize("beta", [0.0, 10.0])
 def test_soft_labels_are_the_formula(beta):
     _, logits, labels = batch(len(TREE))
-    heights = [[TREE.height(TREE.lca(a, b)) for b in TREE.classes] for a in TREE.classes]
+    heights = TREE.distances("lca_height").tolist()
     largest = max(map(max, heights))
     total = 0.0
     for row, label in zip(logits.numpy(), labels.tolist(), strict=True):
@@ -146,29 +138,28 @@ def test_proxy_anchor_is_the_papers_formula():
     """Kim et al., equation 4, one proxy at a time."""
     latents, _, labels = batch(6, size=12)
     labels[labels == 5] = 0  # a class without a picture in the batch
-    term = ProxyAnchor(6, 5, weight=0.7, margin=0.2, scale=16.0)
+    term = ProxyAnchor(6, 5, weight=0.7)
     proxies = term.loss.proxies.detach().double().numpy()
     points = latents.numpy()
     positive = negative = 0.0
     for label, proxy in enumerate(proxies):
         cosine = points @ proxy / np.linalg.norm(points, axis=1) / np.linalg.norm(proxy)
         own = labels.numpy() == label
-        positive += math.log(1 + np.exp(-16 * (cosine[own] - 0.2)).sum())
-        negative += math.log(1 + np.exp(16 * (cosine[~own] + 0.2)).sum())
+        positive += math.log(1 + np.exp(-32 * (cosine[own] - 0.1)).sum())
+        negative += math.log(1 + np.exp(32 * (cosine[~own] + 0.1)).sum())
     present = len(set(labels.tolist()))
     assert term(latents, labels).item() == pytest.approx(0.7 * (positive / present + negative / 6), rel=1e-5)
 
 
-@pytest.mark.parametrize("rate", [1.0, 50.0])
-def test_proxies_move_as_much_faster_as_asked(rate):
+def test_proxies_move_ten_times_as_fast_as_the_network():
     latents, _, labels = batch(4)
-    term = ProxyAnchor(4, 5, proxy_rate=rate)
+    term = ProxyAnchor(4, 5)
     before = term.loss.proxies.detach().clone()
     optimizer = torch.optim.Adam(term.parameters(), lr=1e-3)
     term(latents.float(), labels).backward()
     optimizer.step()
     moved = (term.loss.proxies.detach() - before).abs()
-    assert float(moved.median()) == pytest.approx(1e-3 * rate, rel=0.02)
+    assert float(moved.median()) == pytest.approx(1e-2, rel=0.02)
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))
@@ -185,7 +176,7 @@ def test_gradients_of_every_objective(method):
     assert torch.autograd.gradcheck(total, inputs, eps=1e-6, atol=1e-5, check_undefined_grad=False)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(tree=trees(), seed=st.integers(0, 99), method=st.sampled_from(sorted(METHODS)))
 def test_no_loss_depends_on_the_order_of_pictures_or_on_a_shift_of_the_logits(tree, seed, method):
     latents, logits, labels = batch(len(tree), seed=seed)
@@ -204,17 +195,13 @@ def test_cross_entropy_and_ckfr_are_what_they_always_were():
     plain = nn.functional.cross_entropy(logits, labels)
     torch.testing.assert_close(make_loss("cross-entropy", TREE).total(latents, logits, labels), plain)
     term = AlignedTripletLoss(7.0, 1.5, 0.3 * TREE.distances("wu_palmer"))
-    objective = make_loss("ckfr", TREE, measure="wu_palmer", knowledge_scale=0.3, alpha=7.0, ell=1.5)
+    other = TREE.distances("wu_palmer")
+    objective = make_loss("ckfr", TREE, knowledge=other, knowledge_scale=0.3, alpha=7.0, ell=1.5)
     torch.testing.assert_close(objective.total(latents, logits, labels), plain + term(latents, labels))
     torch.testing.assert_close(objective.distances, term.distances)
     torch.testing.assert_close(objective(latents, labels), term(latents, labels))
     assert make_loss("hxe", TREE)(latents, labels) == 0
     assert [make_loss(m, TREE, embed_dim=5).alpha for m in ("ckfr", "hxe", "proxy-anchor")] == [20, 0, 1]
-
-
-def test_given_distances_replace_the_measure():
-    other = np.ones((4, 4)) - np.eye(4)
-    assert np.allclose(make_loss("ckfr", FLAT, knowledge=other, knowledge_scale=2.0).distances, 2 * other)
 
 
 def test_half_precision_inputs_are_computed_in_float32():
@@ -237,10 +224,7 @@ def test_half_precision_inputs_are_computed_in_float32():
         ("hxe", {"alhpa": 1}, "Did you mean 'alpha'"),
         ("cross-entropy", {"alpha": 1}, "takes none"),
         ("hxe", {"alpha": -1}, "alpha is -1"),
-        ("hxe", {"level": "deep"}, "level is 'deep'"),
         ("soft-labels", {"beta": float("inf")}, "beta is inf"),
-        ("soft-labels", {"beta": "10"}, "beta is '10'"),
-        ("proxy-anchor", {"proxy_rate": 0}, "proxy_rate is 0"),
         ("ckfr", {"ell": 0}, "ell is 0"),
     ],
 )

@@ -3,7 +3,6 @@
 import itertools
 import math
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -42,25 +41,16 @@ def batch(size: int, features: int = 5, classes: int = 4, seed: int = 0):
     return latents, labels, distances
 
 
-@pytest.mark.parametrize("size", [3, 4, 7, 12])
-@pytest.mark.parametrize("ell", [0.7, 1.0, 1.2, 2.0, 3.0])
-def test_latent_distances_follow_the_definition(size, ell):
-    latents, _, _ = batch(size)
+@pytest.mark.parametrize("ell", [0.7, 1.0, 1.2, 3.0])
+def test_latent_distances_follow_the_definition(ell):
+    latents, _, _ = batch(7)
     scaled = (latents - latents.mean()) / latents.std()
+    torch.testing.assert_close(standardise(latents), scaled)
     expected = (scaled[:, None] - scaled[None]).abs().pow(ell).mean(-1)
     torch.testing.assert_close(latent_distances(latents, ell), expected, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("size", [3, 4, 9, 20])
-def test_equals_brute_force_over_every_triplet(size):
-    latents, labels, distances = batch(size, seed=size)
-    latent, knowledge = latent_distances(latents), distances[labels][:, labels]
-    torch.testing.assert_close(
-        aligned_triplet_loss(latent, knowledge), brute_force(latent, knowledge), rtol=1e-9, atol=0
-    )
-
-
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     size=st.integers(3, 8),
     seed=st.integers(0, 10_000),
@@ -121,7 +111,7 @@ def test_sampled_form_is_an_unbiased_estimate():
     latent, knowledge = latent_distances(latents), distances[labels][:, labels]
     generator = torch.Generator().manual_seed(0)
     draws = torch.stack(
-        [sampled_triplet_loss(latent, knowledge, draw_triplets(12, generator)) for _ in range(4000)]
+        [sampled_triplet_loss(latent, knowledge, draw_triplets(12, generator)) for _ in range(1000)]
     )
     error = draws.std() / math.sqrt(len(draws))
     assert abs(draws.mean() - aligned_triplet_loss(latent, knowledge)) < 4 * error
@@ -137,7 +127,7 @@ def test_aligned_latents_cost_nothing_and_shuffled_ones_something():
 
 
 @given(seed=st.integers(0, 1000), scale=st.floats(0.01, 100), shift=st.floats(-50, 50))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_invariant_to_order_scale_and_shift(seed, scale, shift):
     latents, labels, distances = batch(10, seed=seed)
     module = AlignedTripletLoss(20, 1.2, distances).double()
@@ -147,7 +137,7 @@ def test_invariant_to_order_scale_and_shift(seed, scale, shift):
     torch.testing.assert_close(module(latents * scale + shift, labels), expected, rtol=1e-6, atol=1e-9)
 
 
-@pytest.mark.parametrize("ell", [0.5, 1.0, 1.2, 2.0])
+@pytest.mark.parametrize("ell", [0.5, 1.2])
 @pytest.mark.parametrize(
     "kind", ["duplicates", "constant", "one", "two", "three", "one class", "tiny", "huge"]
 )
@@ -199,28 +189,13 @@ def test_alpha_zero_is_the_baseline_and_alpha_scales():
     torch.testing.assert_close(AlignedTripletLoss(20, 1.2, distances)(latents, labels), 20 * one)
 
 
-def test_standardise_matches_the_demo_formula():
-    latents, _, _ = batch(8)
-    torch.testing.assert_close(standardise(latents), (latents - latents.mean()) / latents.std())
-
-
-def test_nan_latents_are_reported():
-    latents, labels, distances = batch(5)
-    latents[2, 1] = float("nan")
-    with pytest.raises(CkfrError, match=r"1 of 5 latents are NaN"):
-        AlignedTripletLoss(20, 1.2, distances)(latents, labels)
-
-
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
         (lambda: AlignedTripletLoss(-1, 1.2, torch.zeros(2, 2)), "alpha is -1"),
         (lambda: AlignedTripletLoss(1, 0, torch.zeros(2, 2)), "ell is 0"),
         (lambda: AlignedTripletLoss(1, 1.2, torch.zeros(2, 3)), r"shape \(2, 3\)"),
-        (lambda: AlignedTripletLoss(1, 1.2, torch.eye(2)), "from class 0 to class 0 is 1.0; expected 0"),
-        (lambda: AlignedTripletLoss(1, 1.2, -torch.ones(2, 2)), "from class 0 to class 0 is -1.0"),
         (lambda: AlignedTripletLoss(1, 1.2, [[0, 1], [2, 0]]), "1 and 2 back; expected the same in both"),
-        (lambda: AlignedTripletLoss(1, 1.2, [[0, np.nan], [1, 0]]), "from class 0 to class 1 is nan"),
         (
             lambda: AlignedTripletLoss(1, 1.2, torch.zeros(2, 2))(torch.zeros(3, 2), torch.zeros(2).long()),
             "one label",
@@ -229,6 +204,7 @@ def test_nan_latents_are_reported():
             lambda: AlignedTripletLoss(1, 1.2, torch.zeros(2, 2))(torch.zeros(3, 2), torch.tensor([0, 1, 2])),
             "expected 0 to 1",
         ),
+        (lambda: latent_distances(torch.tensor([[0.0], [math.nan], [1.0]])), "1 of 3 latents are NaN"),
         (lambda: latent_distances(torch.zeros(3)), r"\(batch, features\)"),
         (lambda: aligned_triplet_loss(torch.zeros(3, 3), torch.zeros(4, 4)), "equal squares"),
         (

@@ -15,7 +15,7 @@ TREE = Hierarchy.from_nested(
 D = TREE.distances("path").astype(float)
 
 
-@pytest.mark.parametrize("ell", [0.5, 1.2, 2.0])
+@pytest.mark.parametrize("ell", [0.5, 1.2])
 def test_it_is_scipys_over_pairs_of_class_means(ell):
     generator = np.random.default_rng(1)
     labels = generator.permutation(np.repeat(np.arange(6), [1, 2, 3, 9, 12, 13]))
@@ -70,7 +70,7 @@ def test_what_does_not_vary_has_no_correlation(latents, labels, tree):
         ([[0.0], [np.nan]], [0, 1], D, "Latents have a NaN in row 1"),
         ([[0.0], [np.inf], [1.0]], [0, 1, 2], D, "infinite"),
         (np.zeros((2, 2)), [0, 6], D, "expected 0 to 5"),
-        (np.zeros((2, 2)), [0, 1], np.triu(D), "not symmetric: .* from class"),
+        (np.zeros((2, 2)), [0, 1], np.triu(D), "from class .* same in both directions"),
     ],
 )
 def test_wrong_input_gets_one_sentence(latents, labels, tree, sentence):

@@ -22,9 +22,8 @@ def sample(seed=0, n=50, classes=6):
     return generator.normal(size=(n, classes)), generator.integers(classes, size=n)
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_against_scikit_learn_and_loops(seed):
-    logits, labels = sample(seed)
+def test_against_scikit_learn_and_loops():
+    logits, labels = sample()
     found = metrics.hierarchical_metrics(logits, labels, D, ks=(1, 2, 5))
     assert found["top1"] == pytest.approx(accuracy_score(labels, logits.argmax(1)))
     assert found["top5"] == pytest.approx(top_k_accuracy_score(labels, logits, k=5, labels=range(6)))
@@ -73,7 +72,7 @@ def test_ties_go_to_the_lower_label():
 
 
 @given(seed=st.integers(0, 10_000))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_hdist1_is_the_error_rate_times_the_severity(seed):
     logits, labels = sample(seed, n=20)
     found = metrics.hierarchical_metrics(logits, labels, D)
@@ -82,7 +81,7 @@ def test_hdist1_is_the_error_rate_times_the_severity(seed):
 
 
 @given(seed=st.integers(0, 10_000))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_relabelling_classes_changes_nothing(seed):
     logits, labels = sample(seed, n=20)
     order = np.random.default_rng(seed).permutation(6)  # new label of old class c is order[c]
@@ -99,7 +98,7 @@ def softmax(logits):
 
 
 @given(seed=st.integers(0, 10_000))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_minimum_risk_against_a_loop_and_never_riskier_than_the_argmax(seed):
     probabilities = softmax(sample(seed, n=15)[0] * 2)
     risks = [[sum(D[k, j] * p[j] for j in range(6)) for k in range(6)] for p in probabilities]
@@ -107,11 +106,6 @@ def test_minimum_risk_against_a_loop_and_never_riskier_than_the_argmax(seed):
     assert found.tolist() == [int(np.argmin(np.round(r, 12))) for r in risks]
     chosen = np.take_along_axis(np.array(risks), found[:, None], 1)
     assert (chosen <= np.take_along_axis(np.array(risks), probabilities.argmax(1)[:, None], 1) + 1e-12).all()
-
-
-def test_minimum_risk_with_zero_one_distances_is_the_argmax():
-    probabilities = softmax(sample(3)[0])
-    assert (metrics.minimum_risk_labels(probabilities, 1 - np.eye(6)) == probabilities.argmax(1)).all()
 
 
 def test_minimum_risk_prefers_the_safe_answer():
@@ -128,12 +122,9 @@ def test_minimum_risk_takes_costs_that_differ_by_direction():
     assert metrics.minimum_risk_labels([[0.9, 0.1], [0.995, 0.005]], costs).tolist() == [1, 0]
 
 
-def test_mistakes_and_confusions_by_hand():
+def test_mistakes_by_hand():
     answers, labels = np.array([0, 1, 4]), np.array([0, 0, 5])
     assert metrics.mistake_distances(answers, labels, D).tolist() == [0, D[0, 1], D[4, 5]]
-    table = metrics.confusion_matrix(answers, labels, 6)
-    assert table[0, 0] == table[0, 1] == table[5, 4] == 1
-    assert table.sum() == 3
 
 
 @pytest.mark.parametrize(
@@ -148,12 +139,12 @@ def test_mistakes_and_confusions_by_hand():
         (lambda: metrics.hierarchical_metrics(np.zeros((1, 6)), [0.5], D), "integers"),
         (lambda: metrics.hierarchical_metrics(np.full((2, 6), np.nan), [0, 1], D), "NaN in row 0"),
         (lambda: metrics.hierarchical_metrics(np.zeros((0, 6)), np.zeros(0, int), D), "at least one"),
-        (lambda: metrics.hierarchical_metrics(np.zeros((1, 6)), [0], D[:5]), "square"),
+        (lambda: metrics.hierarchical_metrics(np.zeros((1, 6)), [0], D[:5]), "a row and a column"),
         (lambda: metrics.hierarchical_metrics(np.zeros((1, 6)), [0], D, ks=(0,)), "hdist@0"),
         (lambda: metrics.minimum_risk_labels(np.ones((1, 6)), D), "softmax"),
         (lambda: metrics.minimum_risk_labels(np.ones((1, 5)) / 5, D), "5 probabilities"),
-        (lambda: metrics.hierarchical_metrics(np.zeros((1, 6)), [0], np.triu(D)), "not symmetric"),
-        (lambda: metrics.mistake_distances([0], [1], np.triu(D)), "not symmetric"),
+        (lambda: metrics.hierarchical_metrics(np.zeros((1, 6)), [0], np.triu(D)), "same in both directions"),
+        (lambda: metrics.minimum_risk_labels(np.ones((1, 6)) / 6, D * np.nan), "finite"),
     ],
 )
 def test_wrong_input_gets_one_sentence(call, sentence):

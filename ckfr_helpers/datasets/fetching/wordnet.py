@@ -6,12 +6,12 @@ that table.
 
 import contextlib
 import io
+import re
 import shutil
 from pathlib import Path
 
 from ckfr_helpers.datasets.fetching.debian import fetch_deb
 from ckfr_helpers.datasets.fetching.download import working_folder
-from ckfr_helpers.hierarchy import wordnet
 from ckfr_helpers.runtime import CkfrError, data_root
 
 DEBIAN = Path("/usr/share/wordnet")
@@ -58,7 +58,8 @@ def fetch(root: str | Path | None = None) -> Path:
     with working_folder(target) as scratch:
         ready = scratch / "ready"
         _arrange(_find(scratch), ready)
-        wordnet.read_database(ready)  # the right version, and whole
+        if not re.search(rb"^02129165 .* lion ", (ready / "data.noun").read_bytes(), re.MULTILINE):
+            raise CkfrError("The WordNet found is not version 3.0: its noun 02129165 should be the lion.")
         final.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(final, ignore_errors=True)
         ready.rename(final)

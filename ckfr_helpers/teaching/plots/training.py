@@ -9,6 +9,7 @@ import pandas as pd
 import seaborn as sns
 import torch
 from matplotlib.figure import Figure
+from sklearn.metrics import confusion_matrix
 
 from ckfr_helpers import metrics
 from ckfr_helpers.losses.triplet import latent_distances
@@ -44,9 +45,8 @@ def confusions(pair: "Pair") -> Figure:
     shares = {}
     for name, outcome, _ in _both(pair):
         answers = outcome.test.logits.argmax(1)
-        table = metrics.confusion_matrix(answers, outcome.test.labels, len(pair.hierarchy))
-        shares[f"{name}, {pair.condition} (rows: truth, columns: answer)"] = table / np.maximum(
-            table.sum(1, keepdims=True), 1
+        shares[f"{name}, {pair.condition} (rows: truth, columns: answer)"] = confusion_matrix(
+            outcome.test.labels, answers, labels=np.arange(len(pair.hierarchy)), normalize="true"
         )
     return class_matrices(shares, pair.hierarchy, "share of the true class", side=4.4)
 
