@@ -8,7 +8,7 @@ from ckfr_helpers.metrics.intervals import Interval, bootstrap_interval, mean_in
 from ckfr_helpers.runtime import CkfrError
 
 
-def test_mean_interval_is_scipys(level=0.9):
+def test_mean_interval_is_scipys():
     values, level = np.random.default_rng(0).normal(3, 2, size=5), 0.9
     expected = stats.ttest_1samp(values, 0).confidence_interval(level)
     found = mean_interval(values, level)
