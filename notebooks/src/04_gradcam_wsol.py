@@ -369,8 +369,8 @@ show(
 # evidence part ways: a network can lean on the background for its *answer* while its *map* stays on the object. The map
 # shows where the evidence for one class lies. It does not show what the answer would be without the rest.
 #
-# Now the paired differences, CKFR minus cross-entropy on the same seeds. The thick bar is the 95 % interval over seeds. A
-# thin one, on the scenes, resamples *photographs*: our test scenes show few of them, and a reader has others.
+# Now the paired differences, CKFR minus cross-entropy on the same seeds, with the 95 % interval over seeds. It says what
+# other seeds would give. Our test scenes show only 35 photographs, and what other photographs would give it does not say.
 
 # %% tags=["page"]
 keys = ("top1", "energy", "pointing", "box_acc_fixed", "gt_known_fixed", "drop")
@@ -385,8 +385,8 @@ show(
 # At the alpha that validation chose, nothing here says that CKFR moves attention onto the object:
 #
 # - **Scenes.** For energy and MaxBoxAccV2's boxes the interval includes zero at every bias. Pointing and Top-1
-#   localisation come out lower over seeds; over photographs only some of that stands. The drop is larger at bias 0.5 and
-#   0.9, over seeds *and* over photographs: this CKFR network reads the background **more**.
+#   localisation come out lower at some. The drop is larger at bias 0.5 and 0.9: this CKFR network reads the background
+#   **more**.
 # - **Tiny-ImageNet.** The intervals exclude zero, and the differences are too small to be seen: energy on the box falls by
 #   about a hundredth, MaxBoxAccV2 rises by three thousandths.
 #
@@ -577,7 +577,7 @@ else:
 #   follow the tree: most animals stand in the open. There, a tree-shaped loss and a background shortcut might be friends.
 # - **Not all of attention.** A class activation map is exact for the last layer only; what a place on the 7 × 7 grid has
 #   seen of its neighbours, the map does not say.
-# - **Few photographs.** The thin bars above are the honest size of what the scenes can tell.
+# - **Few photographs.** The test scenes show 35, and no interval above accounts for that.
 #
 # ## References
 #
