@@ -46,8 +46,7 @@ class Sticker:
         total = max(float(edge.sum()), 1e-6)
         self.mean = (colour * edge[..., None]).sum((0, 1)) / total / 255  # (3,), RGB in [0, 1]
         full = np.dstack([colour * edge[..., None], edge * 255])
-        level = np.clip(full + 0.5, 0, 255).astype(np.uint8)
-        self.levels = [level]
+        self.levels = [np.clip(full + 0.5, 0, 255).astype(np.uint8)]
         while max(self.levels[-1].shape[:2]) > 0.3 * size:
             half = cv2.resize(self.levels[-1], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
             self.levels.append(np.asarray(half, np.uint8))
@@ -62,23 +61,21 @@ class Sticker:
             scale: long side of the sticker as a share of the scene's side.
             turn: clockwise, in radians.
             mirror: left and right exchanged.
-            x: where in the free space from left (0) to right (1).
-            y: where in the free space from top (0) to bottom (1).
+            x, y: where in the free space, from left (0) to right (1) and from top (0) to bottom (1).
 
         Returns:
             (size, size, 4) uint8: premultiplied RGB, alpha.
         """
         wanted = scale * size
-        level = min(
-            self.levels, key=lambda one: (max(one.shape[:2]) < wanted, abs(max(one.shape[:2]) - wanted))
-        )
+        sides = [max(one.shape[:2]) for one in self.levels]  # falling: take the smallest that will do
+        level = self.levels[max(0, sum(side >= wanted for side in sides) - 1)]
         height, width = level.shape[:2]
         zoom = wanted / max(height, width)
         cosine, sine = np.cos(turn) * zoom, np.sin(turn) * zoom
         reach_x = (abs(cosine) * width + abs(sine) * height) / 2
         reach_y = (abs(sine) * width + abs(cosine) * height) / 2
-        centre_x = reach_x + x * max(0.0, size - 2 * reach_x) if 2 * reach_x < size else size / 2
-        centre_y = reach_y + y * max(0.0, size - 2 * reach_y) if 2 * reach_y < size else size / 2
+        centre_x = reach_x + x * (size - 2 * reach_x) if 2 * reach_x < size else size / 2
+        centre_y = reach_y + y * (size - 2 * reach_y) if 2 * reach_y < size else size / 2
         flip = -1.0 if mirror else 1.0
         matrix = np.array([[cosine * flip, -sine, centre_x], [sine * flip, cosine, centre_y]])
         matrix[:, 2] -= matrix[:, :2] @ (width / 2, height / 2)
@@ -108,7 +105,9 @@ def compose(
         masks[number] = _paste(scene, sticker, draws[first : first + OBJECT], shadowed)
         masks[:number] &= ~masks[number]
     at, strength = draws[CAMERA + len(stickers) * OBJECT :][:GRAIN]
-    scene += _grain(size, at, strength)
+    corner = int(at * size)
+    grain = _grain_tile(size)[corner : corner + size, size - corner : 2 * size - corner]
+    scene += grain * np.float32(1 + 2.5 * strength)  # over the whole picture, object and place alike
     scene += np.float32(0.5)
     return np.clip(scene, 0, 255, out=scene).astype(np.uint8), masks
 
@@ -179,12 +178,6 @@ def _shadow(alpha: np.ndarray, rows: tuple[int, int], draws: np.ndarray) -> np.n
 
 @functools.lru_cache(maxsize=4)
 def _grain_tile(size: int) -> np.ndarray:
+    """Sensor noise, (2 size, 2 size), of which a scene shows a window."""
     rng = np.random.default_rng(zlib.crc32(b"grain"))
     return rng.standard_normal((2 * size, 2 * size), dtype=np.float32)
-
-
-def _grain(size: int, at: float, strength: float) -> np.ndarray:
-    """Sensor noise over the whole picture, object and place alike. (size, size)"""
-    corner = int(at * size)
-    tile = _grain_tile(size)[corner : corner + size, size - corner : 2 * size - corner]
-    return tile * np.float32(1 + 2.5 * strength)

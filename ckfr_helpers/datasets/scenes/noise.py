@@ -1,7 +1,6 @@
-"""Textures out of nothing: fractal noise, light on a height field, and the ground in perspective.
+"""What ``painters`` paints with: fractal noise, light on a height field, and the ground in perspective.
 
-These are the tools that ``painters`` paints places with. Everything is float32, and every random number
-comes from the generator that the caller passes in.
+Everything is float32, and every random number comes from the generator that the caller passes in.
 """
 
 import cv2
@@ -16,16 +15,10 @@ def fractal(
     stretch: tuple[float, float] = (1.0, 1.0),
     coarsest: float = 1.0,
 ) -> np.ndarray:
-    """Noise whose power falls with frequency as it does in natural scenes; it tiles without seams.
+    """Noise whose power falls as 1 / frequency^slope, as in natural scenes; it tiles without seams.
 
-    Random waves of amplitude ~ 1 / f^(slope / 2), added up by one inverse Fourier transform.
-
-    Args:
-        rng: source of randomness.
-        size: side in pixels.
-        slope: 0 is white, 2 cloudy, 4 smooth hills.
-        stretch: how much longer structures are along x and along y.
-        coarsest: fewest waves across the picture; larger removes the broad light and dark areas.
+    A slope of 0 is white, 2 cloudy, 4 smooth hills. ``stretch`` makes structures longer along x and along y;
+    ``coarsest``, the fewest waves across the picture, removes broad light and dark areas.
 
     Returns:
         (size, size) float32, mean 0, standard deviation 1.
@@ -43,22 +36,13 @@ def fractal(
 
 
 def cells(rng: np.random.Generator, size: int, count: int, jitter: float = 0.9) -> tuple[np.ndarray, ...]:
-    """A jittered grid of cells (Worley noise): paving, cobbles, cracked earth.
-
-    Args:
-        rng: source of randomness.
-        size: side in pixels.
-        count: cells across.
-        jitter: 0 is a square grid, 1 as irregular as it gets.
+    """A grid of ``count`` by ``count`` cells, jittered by up to 1 (Worley noise): paving, cobbles, cracks.
 
     Returns:
         ``(edge, inside, index)``, each (size, size): distance to the nearest cell border in cell widths,
         distance to the cell's own centre, and the cell's number (int32) below ``count ** 2``.
     """
-    full, size = (
-        size,
-        size // 2,
-    )  # distances are smooth: half the resolution is enough, at a quarter of the time
+    full, size = size, size // 2  # distances are smooth: half the resolution is enough
     grid = (np.indices((count, count)).reshape(2, -1).T + 0.5).astype(np.float32)
     points = grid + jitter * rng.uniform(-0.5, 0.5, grid.shape).astype(np.float32)
     axis = (np.arange(size, dtype=np.float32) + 0.5) * (count / size)
@@ -81,7 +65,7 @@ def cells(rng: np.random.Generator, size: int, count: int, jitter: float = 0.9) 
 
 
 def slopes(height: np.ndarray, steepness: float) -> np.ndarray:
-    """Gradient of a tiling height field, scaled to a root mean square slope of ``steepness``.
+    """Gradient of a tiling height field, scaled to a root mean square of ``steepness``.
 
     Returns:
         (H, W, 2) float32, rise to the right and rise downward.
@@ -93,20 +77,16 @@ def slopes(height: np.ndarray, steepness: float) -> np.ndarray:
 
 
 def light(slope: np.ndarray, direction: float, elevation: float) -> np.ndarray:
-    """Brightness of a matt surface under a lamp (Lambert's cosine law).
+    """Brightness of a matt surface under a lamp (Lambert's cosine law): 1 where it is flat, never below 0.
 
     Args:
-        slope: (H, W, 2) float32, as from ``slopes``; add several for structure on several scales.
+        slope: (H, W, 2), as from ``slopes``; add several for structure on several scales.
         direction: where the light comes from, in radians; 0 is the right, pi / 2 the bottom.
         elevation: height of the lamp above the surface, in radians.
-
-    Returns:
-        (H, W) float32; a flat surface gives 1, a slope facing away gives less, never below 0.
     """
     flat = np.float32(np.sin(elevation))
-    away = np.float32(np.cos(elevation)) * (
-        slope @ np.array([np.cos(direction), np.sin(direction)], np.float32)
-    )
+    lamp = np.array([np.cos(direction), np.sin(direction)], np.float32)
+    away = np.float32(np.cos(elevation)) * (slope @ lamp)
     return np.maximum(0, (flat - away) / (flat * np.sqrt(1 + slope[..., 0] ** 2 + slope[..., 1] ** 2)))
 
 
@@ -114,13 +94,8 @@ def ground(texture: np.ndarray, size: int, horizon: float, zoom: float) -> tuple
     """Lay a tiling texture on the ground and photograph it.
 
     A row at height y (0 top, 1 bottom) sees ground at depth 1 / (y - horizon). Far rows see many texels in
-    one pixel, so they are read from smaller copies of the texture, as graphics cards do (mipmaps).
-
-    Args:
-        texture: (T, T) or (T, T, C) float32, tiling.
-        size: side of the picture.
-        horizon: its height in the picture; negative looks down, so that no horizon shows.
-        zoom: copies of the texture across the bottom edge.
+    one pixel, so they are read from smaller copies of the texture, as graphics cards do (mipmaps). The
+    texture (T, T[, C]) float32 tiles; ``zoom`` copies of it lie along the bottom edge.
 
     Returns:
         The picture (size, size[, C]), undefined above the horizon, and the depth of every row (size,)
@@ -132,33 +107,23 @@ def ground(texture: np.ndarray, size: int, horizon: float, zoom: float) -> tuple
     along = np.broadcast_to(depth[:, None] * zoom * (1 - horizon), across.shape)
     texels = texture.shape[0] * zoom / size * depth**1.5  # geometric mean of the two footprints
     level = np.clip(np.log2(np.maximum(texels, 1)), 0, 5)
-    picture = None
+    picture = np.zeros((size, size, *texture.shape[2:]), np.float32)
     small = texture
     for step in range(6):
         rows = np.flatnonzero(np.abs(level - step) < 1)
         if len(rows):
             side = small.shape[0]
             padded = np.pad(small, [(0, 1), (0, 1)] + [(0, 0)] * (small.ndim - 2), mode="wrap")
-            part = cv2.remap(
-                padded,
-                (across[rows] * side % side).astype(np.float32),
-                (along[rows] * side % side).astype(np.float32),
-                cv2.INTER_LINEAR,
-            )
+            x, z = ((axis[rows] * side % side).astype(np.float32) for axis in (across, along))
+            part = cv2.remap(padded, x, z, cv2.INTER_LINEAR)
             share = (1 - np.abs(level[rows] - step)).reshape(-1, *[1] * (part.ndim - 1))
-            picture = np.zeros((size, size, *small.shape[2:]), np.float32) if picture is None else picture
             picture[rows] += part * share
         small = cv2.resize(small, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-    assert picture is not None
     return picture, depth
 
 
 def mix(low: np.ndarray, high: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """Blend two colours or pictures: ``share`` (H, W) in [0, 1] of ``high``.
-
-    Returns:
-        (H, W, 3) float32.
-    """
+    """Blend two colours or pictures: ``share`` (H, W) in [0, 1] of ``high``. (H, W, 3) float32"""
     share = np.clip(share, 0, 1)[..., None].astype(np.float32)
     return np.asarray(low, np.float32) * (1 - share) + np.asarray(high, np.float32) * share
 
@@ -169,15 +134,7 @@ def soften(picture: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def develop(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
-    """What a camera adds: exposure, white balance, a little lens blur, darker corners and grain.
-
-    Args:
-        rng: source of randomness.
-        picture: (H, W, 3) float32 around [0, 1].
-
-    Returns:
-        (H, W, 3) uint8.
-    """
+    """What a camera adds: exposure, white balance, a little lens blur, darker corners and grain; as uint8."""
     size = picture.shape[0]
     picture = soften(picture, rng.uniform(0.0, 0.9) * size / 256)
     warmth, pale = rng.normal(0, 0.03), rng.uniform(0.08, 0.32)

@@ -1,12 +1,10 @@
 """Scenes: one cut-out photograph pasted into one painted place, with exact mask and box.
 
-``background_bias`` is what makes this more than a stand-in for a real data set. Every class has a usual kind
-of place. At bias 0.9, nine in ten *training* scenes stand there, and a network can do well by looking at the
-grass instead of the animal. Validation and test scenes have no such tie: every kind of place is equally
-likely for every class. So a model that reads the background is found out, and how much can be measured.
-
-The validation split is free of the tie too, and deliberately: whatever is chosen by it is chosen for what we
-want the network to do. Someone with biased data only would have no such split; say so when you report.
+Every class has a usual kind of place. At ``background_bias`` 0.9, nine in ten *training* scenes stand there,
+and a network can do well by looking at the grass instead of the animal. Validation and test scenes have no
+such tie, so a model that reads the background is found out. That validation has none is deliberate: whatever
+is chosen by it is chosen for what we want the network to do. Someone with biased data only would have no such
+split; say so when you report.
 """
 
 import hashlib
@@ -18,13 +16,7 @@ import cv2
 import numpy as np
 import torch
 
-from ckfr_helpers.datasets.base import (
-    Example,
-    ImageSource,
-    box_of_mask,
-    check_split,
-    make_example,
-)
+from ckfr_helpers.datasets.base import Example, ImageSource, box_of_mask, check_split, make_example
 from ckfr_helpers.datasets.scenes.backgrounds import FAMILIES, places
 from ckfr_helpers.datasets.scenes.compose import MARGIN, Sticker, compose
 from ckfr_helpers.datasets.scenes.photos import Cutout, class_ids, open_cutouts
@@ -46,9 +38,9 @@ class PhotoScenes(ImageSource):
     both are balanced exactly whenever the number of scenes is a multiple of them.
 
     Args:
-        split: ``"train"``, ``"val"`` or ``"test"``. Neither a photograph nor a place stands in two splits.
-        size: side in pixels.
-        scenes: how many; 100, 25 and 50 for each class where None.
+        split: no photograph and no place stands in two splits.
+        size: side in pixels, at least 32.
+        scenes: how many; 100, 25 and 50 for each class of train, val and test where None.
         seed: another seed gives other scenes, and another usual place for each class.
         background_bias: probability, in [0, 1], that a training scene stands in its class's usual kind of
             place; otherwise the kind is drawn uniformly from all. Without effect on val and test.
@@ -81,35 +73,32 @@ class PhotoScenes(ImageSource):
         instances: int | None = None,
     ) -> None:
         self.split = check_split(split)
-        check_number("background_bias", background_bias, 0, 1)
-        check_number("size", size, 32, whole=True)
-        check_number("seed", seed, 0, whole=True)
-        for option, value in (("scenes", scenes), ("instances", instances)):
-            if value is not None:
-                check_number(option, value, 1, whole=True)
         if cutouts is not None and hierarchy is None:
             raise CkfrError("Cut-outs of your own need a hierarchy that names their classes.")
-        if cutouts is None:
-            cutouts = open_cutouts(self.split, root)
         self.hierarchy = hierarchy or Hierarchy.from_wordnet(class_ids())
         count = len(self.classes)
-        self.size, self.seed = size, seed
-        self.background_bias = background_bias if self.split == "train" else 0.0
-        self.instances = instances or PLACES[self.split]
+        scenes = count * SCENES_PER_CLASS[split] if scenes is None else scenes
+        instances = PLACES[split] if instances is None else instances
+        check_number("background_bias", background_bias, 0, 1)
+        check_number("size", size, 32, whole=True)
+        check_number("scenes", scenes, 1, whole=True)
+        check_number("seed", seed, 0, whole=True)
+        check_number("instances", instances, 1, whole=True)
+        cutouts = open_cutouts(self.split, root) if cutouts is None else cutouts
+        self.size, self.seed, self.instances = size, seed, instances
+        self.background_bias = background_bias if split == "train" else 0.0
         self.photos = tuple(cutout.name for cutout in cutouts)
-        self._by_class = [
-            [i for i, cutout in enumerate(cutouts) if cutout.label == one] for one in range(count)
-        ]
-        for one, members in enumerate(self._by_class):
-            if not members:
-                raise CkfrError(f"Class {self.hierarchy.names[one]!r} has no photograph in split {split}.")
-        content = [(cutout.name, cutout.label, cutout.pixels.shape) for cutout in cutouts]
-        digest = hashlib.sha256(repr(content).encode())
-        for cutout in cutouts:
-            digest.update(cutout.pixels.tobytes())
-        self._content = digest.hexdigest()
+        owner = np.array([cutout.label for cutout in cutouts])
+        self._by_class = [np.flatnonzero(owner == one).tolist() for one in range(count)]
+        if [] in self._by_class:
+            name = self.hierarchy.names[self._by_class.index([])]
+            raise CkfrError(f"Class {name!r} has no photograph in split {split}.")
         self._stickers = [Sticker(cutout.pixels, size) for cutout in cutouts]
-        self.labels = np.arange(scenes or count * SCENES_PER_CLASS[self.split], dtype=np.int64) % count
+        self._content = [
+            (cutout.name, cutout.label, cutout.pixels.shape, hashlib.sha256(cutout.pixels).hexdigest())
+            for cutout in cutouts
+        ]
+        self.labels = np.arange(scenes, dtype=np.int64) % count
         self.usual = usual_families(count, seed)
         _ = self._places  # paint them now, once, rather than in every worker
 
@@ -121,13 +110,12 @@ class PhotoScenes(ImageSource):
     def fingerprint(self) -> str:
         """Changes with the cut-outs, any option, and the code that paints and composes."""
         options = (self.split, self.size, len(self), self.seed, self.background_bias, self.instances)
-        digest = hashlib.sha256(repr((*options, self.usual, self._content, cv2.__version__)).encode())
-        for part in ("single", "compose", "backgrounds", "painters", "noise"):
-            digest.update((Path(__file__).parent / f"{part}.py").read_bytes())
+        digest = hashlib.sha256(repr((options, self.usual, self._content, cv2.__version__)).encode())
+        for part in sorted(Path(__file__).parent.glob("*.py")):
+            digest.update(part.read_bytes())
         return digest.hexdigest()
 
     def where(self, index: int) -> str:
-        """The scene, and the photograph in it."""
         return f"{super().where(index)} ({self.photos[self.photo_of(index)]})"
 
     def photo_of(self, index: int) -> int:
@@ -158,8 +146,7 @@ class PhotoScenes(ImageSource):
             IndexError: if there is no such scene.
             CkfrError: if there is no such background.
         """
-        draws = self._draws(index)
-        label = int(self.labels[index])
+        draws, label = self._draws(index), int(self.labels[index])
         family = self._family(label, draws, background)
         picture, masks = compose(
             [self._stickers[self.photo_of(index)]],
