@@ -1,15 +1,17 @@
-"""Fixtures that every room uses: runs that land in a temporary folder, and the painted source by its name."""
+"""For every room: runs land in a temporary folder, and tests that need the photographs know when to skip."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from flat_colours import FlatColours
 
-from ckfr_helpers import datasets
-from ckfr_helpers.datasets.scenes import backgrounds
+from ckfr_helpers.runtime import data_root
 
-datasets.register(FlatColours.name, FlatColours)
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not (data_root() / "photos").is_dir():
+        for item in items:
+            if item.get_closest_marker("photos"):
+                item.add_marker(pytest.mark.skip(reason="the photographs are not here: `ckfr fetch photos`"))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -18,13 +20,3 @@ def _runs_elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CKFR_RUNS", str(tmp_path_factory.mktemp("runs")))
         yield
-
-
-@pytest.fixture
-def own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty ``data_root()`` for a test that fetches, caches or paints."""
-    folder = tmp_path / "data"
-    monkeypatch.setenv("CKFR_DATA", str(folder))
-    backgrounds.places.cache_clear()
-    yield folder
-    backgrounds.places.cache_clear()

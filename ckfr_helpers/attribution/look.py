@@ -21,8 +21,7 @@ from ckfr_helpers.attribution.baselines import box_acc, centre_box, centre_map
 from ckfr_helpers.attribution.inputs import check_boxes
 from ckfr_helpers.attribution.pixels import average_precision, pixel_counts
 from ckfr_helpers.datasets.base import Example, ImageSource
-from ckfr_helpers.datasets.scenes.single import PhotoScenes
-from ckfr_helpers.datasets.scenes.swapped import OnBackground
+from ckfr_helpers.datasets.scenes.single import OnBackground, PhotoScenes
 from ckfr_helpers.models.classifier import Classifier
 from ckfr_helpers.runtime import CkfrError
 

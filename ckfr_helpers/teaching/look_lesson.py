@@ -20,8 +20,7 @@ from ckfr_helpers.attribution.look import Look, look, look_scores
 from ckfr_helpers.datasets.base import ImageSource
 from ckfr_helpers.datasets.loading import CachedLoader
 from ckfr_helpers.datasets.scenes.photos import class_ids
-from ckfr_helpers.datasets.scenes.single import PhotoScenes
-from ckfr_helpers.datasets.scenes.swapped import OnBackground
+from ckfr_helpers.datasets.scenes.single import OnBackground, PhotoScenes
 from ckfr_helpers.models import CachedFeatures, Classifier, build_model
 from ckfr_helpers.runtime import mode
 from ckfr_helpers.training import TrainConfig, cache_split, predict, train_tail

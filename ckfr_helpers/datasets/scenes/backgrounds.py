@@ -34,7 +34,11 @@ def places(split: str, size: int, instances: int) -> np.ndarray:
     Returns:
         (families, instances, size, size, 3) uint8, read-only.
     """
-    path = data_root() / "places" / f"{split}-{size}px-{instances}-{_painters_version()}.npy"
+    # Named by the painting code too, so that an old bank is never taken for a new one.
+    here = Path(__file__).parent
+    code = b"".join((here / name).read_bytes() for name in ("noise.py", "painters.py", "backgrounds.py"))
+    version = hashlib.sha256(code).hexdigest()[:10]
+    path = data_root() / "places" / f"{split}-{size}px-{instances}-{version}.npy"
     if not path.is_file():
         jobs = [(family, split, one, size) for family in FAMILIES for one in range(instances)]
         with ThreadPoolExecutor(max(1, num_workers())) as pool:
@@ -43,11 +47,3 @@ def places(split: str, size: int, instances: int) -> np.ndarray:
         with atomic_path(path) as temporary, open(temporary, "wb") as file:
             np.save(file, np.stack(painted).reshape(len(FAMILIES), instances, size, size, 3))
     return np.load(path, mmap_mode="r")
-
-
-@functools.cache
-def _painters_version() -> str:
-    """Changes whenever the painting code does, so that an old bank is never taken for a new one."""
-    here = Path(__file__).parent
-    code = b"".join((here / name).read_bytes() for name in ("noise.py", "painters.py", "backgrounds.py"))
-    return hashlib.sha256(code).hexdigest()[:10]

@@ -43,9 +43,9 @@ class Sticker:
         inner = cv2.GaussianBlur(colour * solid[..., None], (0, 0), 1.2) / np.maximum(weight, 1e-3)[..., None]
         eroded = cv2.erode(solid, np.ones((3, 3), np.uint8))[..., None]
         colour = np.where((eroded < 0.5) & (weight[..., None] > 0.05), inner, colour)
-        total = max(float(edge.sum()), 1e-6)
-        self.mean = (colour * edge[..., None]).sum((0, 1)) / total / 255  # (3,), RGB in [0, 1]
-        full = np.dstack([colour * edge[..., None], edge * 255])
+        colour = colour * edge[..., None]
+        self.mean = colour.sum((0, 1)) / max(float(edge.sum()), 1e-6) / 255  # (3,), RGB in [0, 1]
+        full = np.dstack([colour, edge * 255])
         self.levels = [np.clip(full + 0.5, 0, 255).astype(np.uint8)]
         while max(self.levels[-1].shape[:2]) > 0.3 * size:
             half = cv2.resize(self.levels[-1], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
@@ -54,17 +54,10 @@ class Sticker:
             self.levels.pop(0)
 
     def placed(self, size: int, scale: float, turn: float, mirror: bool, x: float, y: float) -> np.ndarray:
-        """The sticker in an otherwise empty scene.
+        """The sticker in an otherwise empty scene: (size, size, 4) uint8, premultiplied RGB and alpha.
 
-        Args:
-            size: side of the scene.
-            scale: long side of the sticker as a share of the scene's side.
-            turn: clockwise, in radians.
-            mirror: left and right exchanged.
-            x, y: where in the free space, from left (0) to right (1) and from top (0) to bottom (1).
-
-        Returns:
-            (size, size, 4) uint8: premultiplied RGB, alpha.
+        Its long side is ``scale`` of the scene's, turned clockwise by radians; ``x`` and ``y`` in [0, 1] say
+        where in the free space it is.
         """
         wanted = scale * size
         sides = [max(one.shape[:2]) for one in self.levels]  # falling: take the smallest that will do
@@ -129,8 +122,7 @@ def _window(place: np.ndarray, size: int, draws: np.ndarray) -> np.ndarray:
 def _paste(scene: np.ndarray, sticker: Sticker, draws: np.ndarray, shadowed: bool) -> np.ndarray:
     """Put a sticker into the scene (3, H, W); returns its mask (H, W)."""
     size = scene.shape[1]
-    # Never enlarged beyond twice the photograph's own pixels.
-    # Long and thin things may be longer than round ones, or there would be little of them to see.
+    # Never enlarged beyond twice the photograph's own pixels; long and thin things may be longer than round.
     height, width = sticker.levels[0].shape[:2]
     stretch = (max(height, width) / min(height, width)) ** 0.5
     largest = min(0.90, 0.80 * stretch, 2.0 * sticker.long_side / size)

@@ -5,15 +5,12 @@ Everything is float32, and every random number comes from the generator that the
 
 import cv2
 import numpy as np
+from numpy.random import Generator
 from scipy import fft
 
 
 def fractal(
-    rng: np.random.Generator,
-    size: int,
-    slope: float = 2.0,
-    stretch: tuple[float, float] = (1.0, 1.0),
-    coarsest: float = 1.0,
+    rng: Generator, size: int, slope: float = 2.0, stretch: tuple[float, float] = (1, 1), coarsest: float = 1
 ) -> np.ndarray:
     """Noise whose power falls as 1 / frequency^slope, as in natural scenes; it tiles without seams.
 
@@ -35,7 +32,7 @@ def fractal(
     return noise / np.float32(np.sqrt(np.vdot(noise, noise) / noise.size) + 1e-9)
 
 
-def cells(rng: np.random.Generator, size: int, count: int, jitter: float = 0.9) -> tuple[np.ndarray, ...]:
+def cells(rng: Generator, size: int, count: int, jitter: float = 0.9) -> tuple[np.ndarray, ...]:
     """A grid of ``count`` by ``count`` cells, jittered by up to 1 (Worley noise): paving, cobbles, cracks.
 
     Returns:
@@ -133,7 +130,7 @@ def soften(picture: np.ndarray, sigma: float) -> np.ndarray:
     return cv2.GaussianBlur(picture, (0, 0), sigma) if sigma > 0.1 else picture
 
 
-def develop(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
+def develop(rng: Generator, picture: np.ndarray) -> np.ndarray:
     """What a camera adds: exposure, white balance, a little lens blur, darker corners and grain; as uint8."""
     size = picture.shape[0]
     picture = soften(picture, rng.uniform(0.0, 0.9) * size / 256)

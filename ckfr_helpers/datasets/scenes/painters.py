@@ -56,8 +56,7 @@ def outdoors(
 def grass(rng: Generator, size: int) -> np.ndarray:
     """Lawn or meadow: thousands of blades, drawn from far to near."""
     horizon = camera(rng)
-    root = choose(rng, "#34441e", "#424c24")
-    tip = choose(rng, "#889e4c", "#9ea85c", "#709242")
+    root, tip = choose(rng, "#34441e", "#424c24"), choose(rng, "#889e4c", "#9ea85c", "#709242")
     patches = fractal(rng, TILE, 1.5)
     turf = mix(root, tip, 0.45 + 0.2 * patches + 0.13 * fractal(rng, TILE, 0.6))
     land, depth = ground(turf, size, horizon, 1.5)
@@ -109,8 +108,7 @@ def sand(rng: Generator, size: int) -> np.ndarray:
 def water(rng: Generator, size: int) -> np.ndarray:
     """Lake or sea: waves that mirror the sky where they tilt away and show the deep where they do not."""
     horizon = camera(rng, 0.45)
-    tile = partial(fractal, rng, TILE)
-    long = rng.uniform(1.5, 3.2)
+    tile, long = partial(fractal, rng, TILE), rng.uniform(1.5, 3.2)
     waves = slopes(tile(rng.uniform(4.2, 5.2), (1, long), rng.uniform(4, 9)), rng.uniform(0.16, 0.42))
     waves += slopes(tile(3.2, (1, 1.5), 14), rng.uniform(0.06, 0.2))
     slope, depth = ground(waves, size, horizon, rng.uniform(0.7, 1.4))
@@ -250,7 +248,7 @@ def foliage(rng: Generator, size: int) -> np.ndarray:
     shadow = choose(rng, "#1e2a18", "#28321e", "#1a2620")
     fresh = choose(rng, "#769c48", "#628c52", "#96a454", "#708e62")
     light_spots = np.clip(fractal(rng, size, 2.0, coarsest=3), -1, 2)[..., None]
-    canvas = np.clip((shadow * 1.3 + 0.10 * light_spots * fresh), 0, 1)
+    canvas = np.clip(shadow * 1.3 + 0.10 * light_spots * fresh, 0, 1)
     slender, scale = rng.uniform(0.22, 0.55), rng.uniform(0.035, 0.085)
     sun, droop = rng.uniform(0, 2 * np.pi, 2)
     outline = np.array([(0, 0), (0.2, 0.62), (0.45, 1), (0.75, 0.72), (1, 0)])
@@ -305,9 +303,8 @@ def fabric(rng: Generator, size: int) -> np.ndarray:
     else:
         weave = np.sin(2 * np.pi * (u * threads + v * threads * rng.choice([0, 1])))
         weave = weave + np.sin(2 * np.pi * v * threads)
-    turn = rng.uniform(0, np.pi)
+    turn, warp = rng.uniform(0, np.pi), tile(3.6)
     folds = np.zeros((n, n), np.float32)
-    warp = tile(3.6)
     for _ in range(3):
         angle = turn + rng.normal(0, 0.5)
         along = (x * np.cos(angle) + y * np.sin(angle)) * rng.uniform(0.8, 2.2) + 0.16 * warp + rng.random()
@@ -321,7 +318,6 @@ def fabric(rng: Generator, size: int) -> np.ndarray:
     return cv2.resize(window, (size, size), interpolation=cv2.INTER_AREA)
 
 
-Painter = Callable[[Generator, int], np.ndarray]
-PAINTERS: dict[str, Painter] = {
+PAINTERS: dict[str, Callable[[Generator, int], np.ndarray]] = {
     one.__name__: one for one in (grass, sand, water, snow, sky, stone, wood, foliage, fabric)
 }

@@ -1,8 +1,7 @@
 """The embedded photographs: which ones, where they come from, and how a cut-out is made of one.
 
 Tux Paint's stamps hold photographs of animals, plants, food, tools, instruments and vehicles, cut out with
-an alpha channel. ``data/photos.csv`` names the ones used here, with class, kind, split and SHA-256. Nothing
-of the package is committed: ``ckfr fetch photos`` brings it.
+an alpha channel. ``data/photos.csv`` names the ones used here; ``ckfr fetch photos`` brings them.
 """
 
 import csv
@@ -33,10 +32,6 @@ RELEASE = (
 RELEASE_SHA256 = "842065576fae554358e00e51d71a492616a6490b12b592228067477c287a0bf8"
 
 
-Photo = dict[str, str]
-"""One row of ``data/photos.csv``; ``data/README.md`` explains its columns."""
-
-
 class Cutout(NamedTuple):
     """An object without its surroundings."""
 
@@ -46,8 +41,8 @@ class Cutout(NamedTuple):
 
 
 @functools.cache
-def read_list() -> tuple[Photo, ...]:
-    """The photographs of ``data/photos.csv``, in file order; the tests hold the file to its form."""
+def read_list() -> tuple[dict[str, str], ...]:
+    """The rows of ``data/photos.csv``, in file order; ``data/README.md`` explains the columns."""
     with open(project_file("photos.csv"), newline="", encoding="utf-8") as file:
         return tuple(csv.DictReader(file))
 
@@ -76,7 +71,7 @@ def fetch(root: str | Path | None = None) -> Path:
     troubles = []
     with working_folder(folder) as scratch:
         for title, bring in (
-            (f"the installed copy in {INSTALLED}", _installed),
+            (f"the installed copy in {INSTALLED}", lambda _: INSTALLED),
             (f"the Debian package {PACKAGE}", _debian),
             ("upstream's release", _release),
         ):
@@ -99,10 +94,6 @@ def fetch(root: str | Path | None = None) -> Path:
     )
 
 
-def _installed(_: Path) -> Path:
-    return INSTALLED
-
-
 def _debian(scratch: Path) -> Path:
     return fetch_deb(PACKAGE, scratch / "package") / INSTALLED.relative_to("/")
 
@@ -112,7 +103,7 @@ def _release(scratch: Path) -> Path:
     return next(unpack(archive, scratch / "release").glob("*/stamps"))
 
 
-def _whole(path: Path, photo: Photo) -> bool:
+def _whole(path: Path, photo: dict[str, str]) -> bool:
     return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == photo["sha256"]
 
 
@@ -125,29 +116,22 @@ def open_cutouts(split: Split, root: str | Path | None = None) -> list[Cutout]:
     photos = read_list()
     remedy = "`ckfr fetch photos` brings it"
     folder = find_folder(root, FOLDER, photos[0]["file"], "The photo collection", remedy)
-    ids, cutouts = class_ids(), []
-    for photo in photos:
-        if photo["split"] != split:
-            continue
+    cutouts = []
+    for photo in (one for one in photos if one["split"] == split):
         path = folder / photo["file"]
         if not _whole(path, photo):
             raise CkfrError(f"{path} is missing or damaged; `ckfr fetch photos` brings it again.")
         with Image.open(path) as picture:
             pixels = np.array(picture.convert("RGBA"))
         pixels = clean(pixels, photo["remove"] == "grass")
-        cutouts.append(Cutout(pixels, ids.index(photo["wnid"]), photo["file"]))
+        cutouts.append(Cutout(pixels, class_ids().index(photo["wnid"]), photo["file"]))
     return cutouts
 
 
 def clean(pixels: np.ndarray, grass: bool = False) -> np.ndarray:
-    """Make a stamp fit to be pasted: no specks, no tufts, no empty rim, no halo.
+    """Make a stamp (h, w, 4), RGB and alpha in uint8, fit to be pasted: no specks, no empty rim, no halo.
 
-    Args:
-        pixels: (h, w, 4) uint8, RGB and alpha.
-        grass: also take away what is green; for animals that were cut out with the grass at their feet.
-
-    Returns:
-        (h', w', 4) uint8.
+    With ``grass``, what is green at the bottom goes too: some animals were cut out with what they stood in.
     """
     alpha = pixels[..., 3].copy()
     if grass:

@@ -2,9 +2,8 @@
 
 Every class has a usual kind of place. At ``background_bias`` 0.9, nine in ten *training* scenes stand there,
 and a network can do well by looking at the grass instead of the animal. Validation and test scenes have no
-such tie, so a model that reads the background is found out. That validation has none is deliberate: whatever
-is chosen by it is chosen for what we want the network to do. Someone with biased data only would have no such
-split; say so when you report.
+such tie, so a model that reads the background is found out, and what is chosen by validation is chosen for
+what we want. Someone with biased data only would have no such split; say so when you report.
 """
 
 import hashlib
@@ -94,10 +93,7 @@ class PhotoScenes(ImageSource):
             name = self.hierarchy.names[self._by_class.index([])]
             raise CkfrError(f"Class {name!r} has no photograph in split {split}.")
         self._stickers = [Sticker(cutout.pixels, size) for cutout in cutouts]
-        self._content = [
-            (cutout.name, cutout.label, cutout.pixels.shape, hashlib.sha256(cutout.pixels).hexdigest())
-            for cutout in cutouts
-        ]
+        self._content = [hashlib.sha256(cutout.pixels.tobytes()).hexdigest() for cutout in cutouts]
         self.labels = np.arange(scenes, dtype=np.int64) % count
         self.usual = usual_families(count, seed)
         _ = self._places  # paint them now, once, rather than in every worker
@@ -110,7 +106,8 @@ class PhotoScenes(ImageSource):
     def fingerprint(self) -> str:
         """Changes with the cut-outs, any option, and the code that paints and composes."""
         options = (self.split, self.size, len(self), self.seed, self.background_bias, self.instances)
-        digest = hashlib.sha256(repr((options, self.usual, self._content, cv2.__version__)).encode())
+        content = (self._content, self.photos, self._by_class, self.usual, cv2.__version__)
+        digest = hashlib.sha256(repr((options, content)).encode())
         for part in sorted(Path(__file__).parent.glob("*.py")):
             digest.update(part.read_bytes())
         return digest.hexdigest()
@@ -124,9 +121,20 @@ class PhotoScenes(ImageSource):
         members = self._by_class[self.labels[index]]
         return members[index // len(self.classes) % len(members)]
 
-    def background_of(self, index: int) -> str:
-        """Family of the place that a scene stands in."""
-        return self._family(int(self.labels[index]), self._draws(index), None)
+    def background_of(self, index: int, background: str | None = None) -> str:
+        """Family of the place that a scene stands in, or would with a background as `scene` takes it."""
+        own, draws = self.usual[self.labels[index]], self._draws(index)
+        if background is None:
+            return own if draws[0] < self.background_bias else FAMILIES[int(draws[1] * len(FAMILIES))]
+        if background == "foreign":
+            others = [family for family in FAMILIES if family != own]
+            return others[int(draws[1] * len(others))]
+        if background not in ("usual", *FAMILIES):
+            raise CkfrError(
+                f"There is no background {background!r}; expected usual, foreign or one of "
+                f"{', '.join(FAMILIES)}."
+            )
+        return own if background == "usual" else background
 
     def __getitem__(self, index: int) -> Example:
         return self.scene(index)
@@ -146,8 +154,7 @@ class PhotoScenes(ImageSource):
             IndexError: if there is no such scene.
             CkfrError: if there is no such background.
         """
-        draws, label = self._draws(index), int(self.labels[index])
-        family = self._family(label, draws, background)
+        draws, family = self._draws(index), self.background_of(index, background)
         picture, masks = compose(
             [self._stickers[self.photo_of(index)]],
             self._places[FAMILIES.index(family), int(draws[2] * self.instances)],
@@ -156,7 +163,7 @@ class PhotoScenes(ImageSource):
         )
         return make_example(
             torch.from_numpy(picture),  # (3, H, W)
-            label,
+            self.labels[index],
             torch.tensor([box_of_mask(masks[0])]),
             torch.from_numpy(masks),
             photo=self.photo_of(index),
@@ -166,28 +173,38 @@ class PhotoScenes(ImageSource):
         words = [self.seed, zlib.crc32(self.split.encode()), range(len(self))[index]]
         return np.random.default_rng(words).random(DRAWS)
 
-    def _family(self, label: int, draws: np.ndarray, background: str | None) -> str:
-        own = self.usual[label]
-        if background in FAMILIES:
-            return background
-        if background == "usual":
-            return own
-        if background == "foreign":
-            others = [family for family in FAMILIES if family != own]
-            return others[int(draws[1] * len(others))]
-        if background is not None:
-            raise CkfrError(
-                f"There is no background {background!r}; expected usual, foreign or one of "
-                f"{', '.join(FAMILIES)}."
-            )
-        return own if draws[0] < self.background_bias else FAMILIES[int(draws[1] * len(FAMILIES))]
+
+class OnBackground(ImageSource):
+    """Every scene of a source with one background, as `PhotoScenes.scene` takes it.
+
+    Scene ``i`` on ``"usual"`` and on ``"foreign"`` are a matched pair: what a network says of the two can
+    differ through the background alone.
+
+    Raises:
+        CkfrError: if there is no such background.
+    """
+
+    def __init__(self, scenes: PhotoScenes, background: str) -> None:
+        scenes.scene(0, background)  # an unknown background is refused now, not in a worker
+        self.scenes, self.background = scenes, background
+        self.name, self.split, self.hierarchy = scenes.name, scenes.split, scenes.hierarchy
+        self.labels = scenes.labels
+
+    def fingerprint(self) -> str:
+        return f"{self.scenes.fingerprint()}-{self.background}"
+
+    def where(self, index: int) -> str:
+        return f"{self.scenes.where(index)}, {self.background} background"
+
+    def __getitem__(self, index: int) -> Example:
+        return self.scenes.scene(index, self.background)
 
 
 def usual_families(classes: int, seed: int) -> tuple[str, ...]:
     """The usual family of every class: drawn at random per seed, each family for as many classes as the next.
 
-    Random, not natural, on purpose: were every mammal usually on grass, the background would tell the
-    hierarchy, and a study of the hierarchy could not tell the two apart.
+    Not natural, on purpose: were every mammal usually on grass, the background would tell the hierarchy, and
+    a study of the hierarchy could not tell the two apart.
     """
     rank = np.random.default_rng([seed, zlib.crc32(b"usual families")]).permutation(classes)
     return tuple(FAMILIES[position % len(FAMILIES)] for position in rank)
