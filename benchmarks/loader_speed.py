@@ -29,9 +29,9 @@ from PIL import Image
 from torchvision import transforms
 
 from ckfr_helpers import datasets
-from ckfr_helpers.datasets.base import Example, ImageSource, make_example
+from ckfr_helpers.datasets.base import ImageSource
 from ckfr_helpers.datasets.cache import cached
-from ckfr_helpers.datasets.files import FileTree
+from ckfr_helpers.datasets.files import FileSource, FileTree
 from ckfr_helpers.datasets.loading import TransformedView, seed_worker
 from ckfr_helpers.datasets.subset import Part
 from ckfr_helpers.datasets.transforms import make_transform, stored_side
@@ -56,7 +56,7 @@ def photograph(rng: np.random.Generator) -> Image.Image:
     return Image.fromarray(np.clip(np.stack(pixels, axis=-1), 0, 255).astype(np.uint8))
 
 
-class Files(ImageSource):
+class Files(FileSource):
     """JPEG files in one folder, one class: what a loader of ours reads."""
 
     name, split = "files", "train"
@@ -64,14 +64,8 @@ class Files(ImageSource):
 
     def __init__(self, folder: Path) -> None:
         self.paths = sorted(folder.glob("*.jpg"))
-        self._tree = FileTree(folder, "")
-        self.labels = np.zeros(len(self.paths), dtype=np.int64)
-
-    def fingerprint(self) -> str:
-        return self._tree.fingerprint(path.name for path in self.paths)
-
-    def __getitem__(self, index: int) -> Example:
-        return make_example(self._tree.image(self.paths[index].name), 0)
+        names = [path.name for path in self.paths]
+        self._hold(FileTree(folder), names, np.zeros(len(names), dtype=np.int64))
 
 
 class OriginalForm:

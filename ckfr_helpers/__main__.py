@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (CkfrError, OSError) as error:  # also a file or disk that nobody thought of
         if _alone_or_first_to_report():
             print(f"ckfr: {error}", file=sys.stderr)
-        return getattr(error, "status", 2)
+        return 2
     except KeyboardInterrupt as stop:
         if _alone_or_first_to_report():
             goes_on = bool(str(stop)) or options.command == "study"  # training says where it stopped

@@ -4,19 +4,13 @@
 
 Every picture is stretched to ``size`` × ``size`` with torchvision's antialiased bilinear resize on uint8, the
 very step that the evaluation transforms begin with: there a cached picture gives the same pixels as the file.
-Random crops choose from the stretched picture, so runs with the cache and without are different runs. A
-picture takes ``3 * size * size`` bytes.
-
-A cache is a folder, ``images.npy`` (N, 3, S, S) and ``about.json``, found by the source's fingerprint, labels
-and size. Change anything and another one is built; the old one is never read again, and can be deleted.
+Random crops choose from the stretched picture, so runs with the cache and without are different runs.
 """
 
-import base64
 import hashlib
-import json
 import os
+import pickle
 import shutil
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -24,23 +18,23 @@ import numpy as np
 import torch
 from filelock import FileLock
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional
 from tqdm.auto import tqdm
 
 from ckfr_helpers.datasets.base import Example, ImageSource, make_example
-from ckfr_helpers.datasets.loading import seed_worker
-from ckfr_helpers.runtime import CkfrError, atomic_path, check_number, data_root, num_workers
+from ckfr_helpers.datasets.loading import Loader, seed_worker
+from ckfr_helpers.runtime import CkfrError, check_number, data_root, load_plain_pickle, num_workers
 
 
 class CachedImages(ImageSource):
     """A source whose pictures come from a memory map; all else is as in the source it was made from."""
 
-    def __init__(self, source: ImageSource, folder: Path, size: int, about: dict[str, Any]) -> None:
+    def __init__(self, source: ImageSource, folder: Path, about: dict[str, Any]) -> None:
         self.name, self.split, self.hierarchy = source.name, source.split, source.hierarchy
-        self.labels, self.source = source.labels, source
-        self.folder, self.size = folder, size
-        self._about, self._images = about, None
+        self.labels, self.source, self.folder = source.labels, source, folder
+        self._about = about
+        self._images: np.ndarray | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_images": None}  # pickling a memory map would send all of its pictures
@@ -55,22 +49,15 @@ class CachedImages(ImageSource):
 
     def __getitem__(self, index: int) -> Example:
         """Picture (3, S, S) and its target; boxes (n, 4) and masks (n, S, S) scaled along."""
-        index = range(len(self))[index]
         if self._images is None:
             self._images = np.load(self.folder / "images.npy", mmap_mode="r")
-        pixels = np.array(self._images[index])  # type: ignore[index] # a copy: the map itself is read-only
-        if zlib.crc32(pixels.data) != self._about["checksums"][index]:
-            raise CkfrError(f"Picture {index} of the cache {self.folder} is damaged; delete that folder.")
+        pixels = np.array(self._images[index])  # a copy: the map itself is read-only
         more = dict(self._about["targets"][index])
-        if "boxes" in more:
-            more["boxes"] = torch.tensor(more["boxes"], dtype=torch.float32).reshape(-1, 4)
         if "masks" in more:
-            count, packed = more["masks"]
-            bits = np.frombuffer(zlib.decompress(base64.b64decode(packed)), dtype=np.uint8)
-            masks = np.unpackbits(bits, count=count * self.size**2).reshape(count, self.size, self.size)
-            more["masks"] = torch.from_numpy(masks)
-        if "labels" in more:
-            more["labels"] = torch.tensor(more["labels"])
+            more["masks"] = np.unpackbits(more["masks"], axis=-1, count=pixels.shape[-1])
+        for name, value in more.items():
+            if isinstance(value, np.ndarray):
+                more[name] = torch.from_numpy(value)
         return make_example(torch.from_numpy(pixels), self.labels[index], **more)
 
 
@@ -83,40 +70,37 @@ def cached(
 ) -> CachedImages:
     """The source with its pictures decoded and resized, from a memory map that is built if there is none.
 
-    Built beside its place and moved there when whole; of several processes that want the same cache one
-    builds, and the others wait for it.
+    A cache is a folder, ``images.npy`` (N, 3, S, S) and ``about.pkl``, found by the source's fingerprint,
+    labels and size; one that is out of date is never read and can be deleted. It is built beside its place
+    and moved there when whole; of several processes that want it one builds, and the others wait.
 
     Args:
         source: any source that has a fingerprint; every one of this package has.
-        size: side of the stored pictures in pixels.
+        size: side of the stored pictures in pixels; a picture takes ``3 * size * size`` bytes.
         folder: where caches are kept; None for ``data_root()/cache``.
         workers: processes that decode; None for one per core.
         progress: show a bar while building.
 
     Raises:
-        CkfrError: if the size is not positive, a picture cannot be decoded, or the disk is too small.
+        CkfrError: if the size is not positive, a picture cannot be decoded, or the disk is full.
     """
     check_number("The side of a cache's pictures", size, 1, whole=True)
-    if not len(source):
-        raise CkfrError(f"The {source.split} split of {source.name} has no pictures to cache.")
     base = Path(folder).expanduser() if folder is not None else data_root() / "cache"
     shown = (type(source).__name__, source.name, source.split, size, source.classes, source.fingerprint())
     labels = np.ascontiguousarray(source.labels, dtype="<i8").tobytes()
     key = hashlib.sha256(repr(shown).encode() + labels).hexdigest()
     place = base / f"{source.name}-{source.split}-{size}-{key[:16]}"
-    shape = (len(source), 3, size, size)
+    if workers is None:
+        workers = num_workers() if len(source) >= 512 else 0  # starting them takes longer than a few pictures
     try:
         base.mkdir(parents=True, exist_ok=True)
-        if (about := _whole(place, key, shape)) is None:
+        if (about := _whole(place, key)) is None:
             with FileLock(base / f".{place.name}.lock"):
-                if (about := _whole(place, key, shape)) is None:  # nobody built it while we waited
-                    _build(source, shape, place, key, workers, progress)
-                    about = _whole(place, key, shape)
+                if (about := _whole(place, key)) is None:  # nobody built it while we waited
+                    about = _build(_Resized(source, size), place, key, workers, progress)
     except OSError as error:
         raise CkfrError(f"The cache could not be written to {place} ({error}).") from error
-    if about is None:
-        raise CkfrError(f"The cache {place} was damaged while it was written.")
-    return CachedImages(source, place, size, about)
+    return CachedImages(source, place, about)
 
 
 def scale_boxes(boxes: Tensor, width: int, height: int, size: int) -> Tensor:
@@ -131,23 +115,22 @@ def scale_boxes(boxes: Tensor, width: int, height: int, size: int) -> Tensor:
     return torch.cat([first, torch.maximum(first, last)], dim=1).float()
 
 
-def _checksum(about: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps({**about, "sha256": ""}).encode()).hexdigest()
-
-
-def _whole(place: Path, key: str, shape: tuple[int, ...]) -> dict[str, Any] | None:
-    """What ``about.json`` says, if a finished and undamaged cache of this very key lies there."""
+def _whole(place: Path, key: str) -> dict[str, Any] | None:
+    """What the cache knows of its pictures, if it is finished, of this very key, and untouched since."""
     try:
-        about = json.loads((place / "about.json").read_text())
-        images = np.load(place / "images.npy", mmap_mode="r")
-        fits = images.shape == shape and images.dtype == np.uint8
-        return about if fits and about["key"] == key and about["sha256"] == _checksum(about) else None
-    except Exception:  # a damaged file makes numpy raise nearly anything: EOFError, BadZipFile, SyntaxError
+        about = load_plain_pickle(place / "about.pkl", "a cache")
+        return about if (about["key"], about["state"]) == (key, _state(place)) else None
+    except (OSError, CkfrError):
         return None
 
 
+def _state(place: Path) -> tuple[int, int]:
+    status = (place / "images.npy").stat()
+    return status.st_size, int(status.st_mtime)
+
+
 class _Resized(Dataset):
-    """Resized pictures, and what JSON can hold of their targets."""
+    """Resized pictures, and their targets without tensors."""
 
     def __init__(self, source: ImageSource, size: int) -> None:
         self.source, self.size = source, size
@@ -155,68 +138,45 @@ class _Resized(Dataset):
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Any]]:
-        picture, target = self.source[index]
+    def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Any]] | CkfrError:
+        try:
+            picture, target = self.source[index]
+        except CkfrError as error:
+            return error  # for `Loader` to raise
         side = [self.size, self.size]
-        told: dict[str, Any] = {}
-        for name, value in target.items():
-            plain = value.as_subclass(Tensor) if isinstance(value, Tensor) else value
-            if name == "boxes":
-                plain = scale_boxes(plain, picture.shape[2], picture.shape[1], self.size)  # type: ignore[arg-type]
-            if name == "masks":
-                nearest = functional.InterpolationMode.NEAREST_EXACT
-                masks = functional.resize(plain.to(torch.uint8), side, nearest)  # type: ignore[attr-defined]
-                packed = zlib.compress(np.packbits(masks.numpy()).tobytes())
-                plain = (len(masks), base64.b64encode(packed).decode())
-            if name != "label":
-                told[name] = plain.tolist() if isinstance(plain, Tensor) else plain
+        told: dict[str, Any] = {name: value for name, value in target.items() if name != "label"}
+        if "boxes" in told:
+            height, width = picture.shape[1:]
+            told["boxes"] = scale_boxes(told["boxes"].as_subclass(Tensor), width, height, self.size)
+        if "masks" in told:
+            masks = told["masks"].as_subclass(Tensor).byte()
+            masks = functional.resize(masks, side, functional.InterpolationMode.NEAREST_EXACT)
+            told["masks"] = torch.from_numpy(np.packbits(masks.numpy(), axis=-1))
         return functional.resize(picture.as_subclass(Tensor), side, antialias=True), told
 
 
-def _build(
-    source: ImageSource,
-    shape: tuple[int, ...],
-    place: Path,
-    key: str,
-    workers: int | None,
-    progress: bool,
-) -> None:
+def _build(pictures: _Resized, place: Path, key: str, workers: int, progress: bool) -> dict[str, Any]:
+    """Write a cache; returns what it knows of its pictures."""
     work = place.with_name(f".{place.name}.unfinished")
     for old in (work, place):  # what a killed build left, or what was damaged
         shutil.rmtree(old, ignore_errors=True)
     work.mkdir()
-    needed, free = int(np.prod(shape)), shutil.disk_usage(work).free
-    if free < needed:
-        raise CkfrError(
-            f"The cache needs {needed / 1e9:.1f} GB in {place.parent}, which has {free / 1e9:.1f} GB free; "
-            "make room or choose a smaller size."
-        )
-    if workers is None:
-        workers = num_workers() if len(source) >= 512 else 0  # starting them takes longer than a few pictures
-    loader = DataLoader(
-        _Resized(source, shape[-1]),
-        batch_size=32,
-        num_workers=workers,
-        collate_fn=list,
-        worker_init_fn=seed_worker,
-        generator=torch.Generator().manual_seed(0),  # leaves the global one where it is
+    shape = (len(pictures), 3, pictures.size, pictures.size)
+    # Its own generator leaves the global one where it is.
+    generator = torch.Generator().manual_seed(0)
+    loader = Loader(
+        pictures, batch_size=None, num_workers=workers, worker_init_fn=seed_worker, generator=generator
     )
-    about: dict[str, Any] = {"key": key, "checksums": [], "targets": [], "sha256": ""}
+    targets: list[dict[str, Any]] = []
     # Written and not mapped: on a full disk a write is refused, while a map kills the process.
-    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-    bar = tqdm(total=len(source), unit="img", desc="cache", disable=not progress)
-    with open(work / "images.npy", "wb") as file, bar:
-        np.lib.format.write_array_header_1_0(file, header)
-        for batch in loader:
-            for image, told in batch:
-                pixels = image.contiguous().numpy().tobytes()
-                file.write(pixels)
-                about["checksums"].append(zlib.crc32(pixels))
-                about["targets"].append(told)
-            bar.update(len(batch))
+    with open(work / "images.npy", "wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        for image, told in tqdm(loader, unit="img", desc="cache", disable=not progress):
+            file.write(image.contiguous().numpy().tobytes())
+            targets.append({k: v.numpy() if isinstance(v, Tensor) else v for k, v in told.items()})
         file.flush()
         os.fsync(file.fileno())
-    about["sha256"] = _checksum(about)
-    with atomic_path(work / "about.json") as path:
-        path.write_text(json.dumps(about))
+    about = {"key": key, "state": _state(work), "targets": targets}
+    (work / "about.pkl").write_bytes(pickle.dumps(about))
     work.rename(place)
+    return about

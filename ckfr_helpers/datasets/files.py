@@ -15,10 +15,17 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from ckfr_helpers.datasets.base import Example, ImageSource, make_example
+from ckfr_helpers.datasets.subset import carve_validation
 from ckfr_helpers.runtime import CkfrError, data_root
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 _LITTER = frozenset({"thumbs.db", "desktop.ini"})
+
+
+def root_folder(root: str | Path | None) -> Path:
+    """The folder a user named, or ``data_root()``."""
+    return Path(root).expanduser() if root is not None else data_root()
 
 
 def find_folder(root: str | Path | None, folder: str, marker: str, title: str, remedy: str) -> Path:
@@ -34,7 +41,7 @@ def find_folder(root: str | Path | None, folder: str, marker: str, title: str, r
     Raises:
         CkfrError: if neither place has the marker.
     """
-    base = Path(root).expanduser() if root is not None else data_root()
+    base = root_folder(root)
     for place in (base / folder, base):
         if (place / marker).exists():
             return place
@@ -62,12 +69,11 @@ def class_folders(place: Path) -> dict[str, list[str]]:
                 if entry.name.startswith(".") or entry.name.lower() in _LITTER:
                     continue
                 picture = entry.name.lower().endswith(ENDINGS)
-                if entry.is_dir():
-                    if picture:
-                        raise CkfrError(f"{folder / entry.name} is a folder; expected a picture.")
-                elif picture:
+                if picture and entry.is_dir():
+                    raise CkfrError(f"{folder / entry.name} is a folder; expected a picture.")
+                if picture:
                     found[folder.name].append(entry.name)
-                else:
+                elif not entry.is_dir():
                     foreign.append(folder / entry.name)
         found[folder.name].sort()
     if foreign:
@@ -107,9 +113,8 @@ class FileTree:
                 raise CkfrError(f"{place} holds no {marker}; expected the data set's own zip.")
             self._prefix, self._folders = found[0][: -len(marker)], {}
             for name in names:
-                if name.startswith(self._prefix) and not name.endswith("/"):
-                    parent, _, leaf = name[len(self._prefix) :].rpartition("/")
-                    self._folders.setdefault(parent, set()).add(leaf)
+                parent, _, leaf = name.removeprefix(self._prefix).rpartition("/")
+                self._folders.setdefault(parent, set()).add(leaf)
 
     def _archive(self) -> zipfile.ZipFile:
         if self._zip is None or self._owner != os.getpid():
@@ -142,10 +147,10 @@ class FileTree:
             raise CkfrError(f"The file {name} in {self.place} cannot be read ({error}).") from error
 
     def text(self, name: str) -> str:
-        """One file as text, in UTF-8.
+        """One file as text.
 
         Raises:
-            CkfrError: if it is missing, or in another encoding.
+            CkfrError: if it is missing, or not in UTF-8.
         """
         data = self.read(name)
         try:
@@ -187,9 +192,50 @@ class FileTree:
             digest.update(repr((name, *state)).encode())
         return digest.hexdigest()
 
-    def image(self, name: str) -> Tensor:
-        """One picture, (3, H, W) uint8."""
-        return decode_image(self.read(name), f"{self.place}/{name}")
+
+class FileSource(ImageSource):
+    """A source of picture files; a subclass sets ``split`` and ``hierarchy`` and calls `_hold`.
+
+    Attributes:
+        tree: where the files lie.
+        filenames: of every picture, below ``tree``.
+        boxes: corners ``[x0, y0, x1, y1]`` of the objects by file name, where there are any.
+    """
+
+    tree: FileTree
+    filenames: tuple[str, ...]
+    boxes: dict[str, list[list[float]]]
+
+    def _hold(
+        self,
+        tree: FileTree,
+        filenames: list[str],
+        labels: np.ndarray,
+        carve: tuple[float, int] | None = None,
+        boxes: dict[str, list[list[float]]] | None = None,
+    ) -> None:
+        """Keep these pictures; with ``carve`` (share, seed) only the part for training or validation."""
+        keep = np.arange(len(labels))
+        if carve is not None:
+            keep = carve_validation(labels, *carve, self.classes)[self.split == "val"]
+        self.tree, self.boxes = tree, boxes or {}
+        self.filenames, self.labels = tuple(filenames[place] for place in keep), labels[keep].astype(np.int64)
+
+    def fingerprint(self) -> str:
+        """Changes with the choice of pictures, their files and their boxes."""
+        boxes = hashlib.sha256(repr(sorted(self.boxes.items())).encode()).hexdigest()
+        return f"{self.tree.fingerprint(self.filenames)}-{boxes}"
+
+    def where(self, index: int) -> str:
+        """The picture's file."""
+        return f"{self.tree.place}/{self.filenames[index]}"
+
+    def __getitem__(self, index: int) -> Example:
+        """Picture (3, H, W) at its own size, its label, and its boxes (n, 4) where there are any."""
+        name = self.filenames[index]
+        image = decode_image(self.tree.read(name), self.where(index))
+        boxes = torch.tensor(self.boxes[name]) if name in self.boxes else None
+        return make_example(image, self.labels[index], boxes)
 
 
 def decode_image(data: bytes, where: str) -> Tensor:
@@ -223,13 +269,3 @@ def decode_image(data: bytes, where: str) -> Tensor:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise CkfrError(f"The picture {where} cannot be decoded ({error}); replace it.") from error
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()  # (3, H, W)
-
-
-def picture_size(data: bytes, where: str) -> tuple[int, int]:
-    """Width and height of a picture as `decode_image` gives it, without decoding it."""
-    try:
-        with Image.open(io.BytesIO(data)) as file:
-            turned = file.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # orientations that swap the sides
-            return (file.height, file.width) if turned else (file.width, file.height)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise CkfrError(f"The picture {where} cannot be read ({error}); replace it.") from error

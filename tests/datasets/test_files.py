@@ -1,13 +1,14 @@
 """Reading pictures as cameras, scanners and people leave them, and naming the file that cannot be read."""
 
 import io
+import os
 import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from ckfr_helpers.datasets.files import FileTree, class_folders, decode_image, picture_size
+from ckfr_helpers.datasets.files import FileTree, class_folders, decode_image
 from ckfr_helpers.runtime import CkfrError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
@@ -48,17 +49,8 @@ def test_pictures_are_turned_as_the_camera_says(orientation):
     ]
     exif = Image.Exif()
     exif[0x0112] = orientation
-    data = encode(Image.fromarray(PIXELS), "PNG", exif=exif)
-    image = decode_image(data, "x").permute(1, 2, 0).numpy()
+    image = decode_image(encode(Image.fromarray(PIXELS), "PNG", exif=exif), "x").permute(1, 2, 0).numpy()
     np.testing.assert_array_equal(image, turns[orientation - 1](PIXELS))
-    assert picture_size(data, "x") == (image.shape[1], image.shape[0])
-
-
-def test_of_several_frames_the_first_is_read():
-    frames = [Image.new("RGB", (5, 4), colour) for colour in ("red", "blue")]
-    for form in ("GIF", "TIFF"):
-        data = encode(frames[0], form, save_all=True, append_images=frames[1:])
-        assert decode_image(data, "x")[:, 0, 0].tolist() == [255, 0, 0]
 
 
 def huge() -> bytes:
@@ -114,4 +106,18 @@ def test_tables_in_another_encoding_and_files_that_are_folders_are_named(tmp_pat
     assert rows == [(2, {"a": "1", "b": "2"}), (3, {"a": "ü", "b": "3"})]
     (tmp_path / "x.jpg").mkdir()
     with pytest.raises(CkfrError, match=r"x\.jpg in .* cannot be read \("):
-        FileTree(tmp_path).image("x.jpg")
+        FileTree(tmp_path).read("x.jpg")
+
+
+def test_a_file_that_changes_changes_the_fingerprint_and_a_move_does_not(tmp_path):
+    (tmp_path / "a").mkdir()
+    for name in ("1.jpg", "2.jpg"):
+        (tmp_path / "a" / name).write_text("x")
+    before = FileTree(tmp_path / "a").fingerprint(["1.jpg", "2.jpg"])
+    assert before != FileTree(tmp_path / "a").fingerprint(["2.jpg"])
+    (tmp_path / "a").rename(tmp_path / "b")
+    assert FileTree(tmp_path / "b").fingerprint(["1.jpg", "2.jpg"]) == before
+    os.utime(tmp_path / "b" / "2.jpg", (1, 1))
+    assert FileTree(tmp_path / "b").fingerprint(["1.jpg", "2.jpg"]) != before
+    with pytest.raises(CkfrError, match=r"3\.jpg is missing from"):
+        FileTree(tmp_path / "b").fingerprint(["3.jpg"])

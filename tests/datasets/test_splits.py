@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ckfr_helpers.datasets.splits import carve_validation
+from ckfr_helpers.datasets.subset import carve_validation
 from ckfr_helpers.runtime import CkfrError
 
 

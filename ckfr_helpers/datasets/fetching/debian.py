@@ -20,56 +20,48 @@ def fetch_deb(package: str, target: Path) -> Path:
         package: its Debian name, e.g. ``"tuxpaint-stamps-default"``.
         target: a new folder; the package's paths start below it (``target/usr/share/...``).
 
-    Returns:
-        ``target``.
-
     Raises:
         CkfrError: where there is no Debian client, or it cannot bring the package, or the package is damaged.
     """
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
         raise CkfrError(f"The Debian package {package} needs apt-get and dpkg-deb, which are not here.")
     client = target / "client"
-    client.mkdir(parents=True)
+    for name in ("cache/archives/partial", "state/lists/partial", "log"):
+        (client / name).mkdir(parents=True)
     print(f"Downloading the Debian package {package} …", file=sys.stderr)
-    deb = _download(package, client)
-    done = _run(["dpkg-deb", "--extract", str(deb), str(target)], client)
-    shutil.rmtree(client)
-    if done.returncode:
-        raise CkfrError(f"{deb.name} is damaged and cannot be unpacked ({_last_line(done.stderr)}).")
-    return target
-
-
-def _download(package: str, folder: Path) -> Path:
-    """Ask the client for the package; first with the system's lists, then with fresh private ones."""
-    # System lists may be absent (a container) or name a version that the mirror has replaced.
     trouble = ""
-    for private in (False, True):
-        client = _client(folder, private)
-        if private:
-            trouble = _run([*client, "update"], folder).stderr or trouble
-        done = _run([*client, "download", package], folder)
-        debs = list(folder.glob("*.deb"))
+    # System lists may be absent (a container), or name a version that the mirror has replaced.
+    for own_lists in (False, True):
+        apt = ["apt-get", "-q", "-c", str(_settings(client, own_lists))]
+        if own_lists:
+            trouble = _run([*apt, "update"], client).stderr or trouble
+        done = _run([*apt, "download", package], client)
+        debs = list(client.glob("*.deb"))
         if done.returncode == 0 and debs:
-            return debs[0]
+            break
         trouble = done.stderr or trouble
         for half in debs:
             half.unlink()
-    raise CkfrError(f"apt-get could not bring the package {package} ({_last_line(trouble)}).")
+    else:
+        raise CkfrError(f"apt-get could not bring the package {package} ({_last_error(trouble)}).")
+    done = _run(["dpkg-deb", "--extract", str(debs[0]), str(target)], client)
+    shutil.rmtree(client)
+    if done.returncode:
+        raise CkfrError(f"{debs[0].name} is damaged and cannot be unpacked ({_last_error(done.stderr)}).")
+    return target
 
 
-def _client(folder: Path, private_lists: bool) -> list[str]:
-    """The ``apt-get`` command that writes only below ``folder``."""
-    for name in ("cache/archives/partial", "state/lists/partial", "log"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    settings = {"Dir::Cache": folder / "cache", "Dir::Log": folder / "log", "APT::Sandbox::User": ""}
+def _settings(client: Path, own_lists: bool) -> Path:
+    """A file of settings with which apt-get writes only below ``client``."""
+    settings = {"Dir::Cache": client / "cache", "Dir::Log": client / "log", "APT::Sandbox::User": ""}
     settings |= {"Acquire::Retries": "1", "Acquire::http::Timeout": "15"}
-    if private_lists:
-        settings["Dir::State::Lists"] = folder / "state/lists"
+    if own_lists:
+        settings["Dir::State::Lists"] = client / "state/lists"
     # System hooks would touch system folders, for which we have no rights.
     hooks = [f"#clear APT::Update::{hook};" for hook in ("Pre-Invoke", "Post-Invoke", "Post-Invoke-Success")]
-    config = folder / ("private.conf" if private_lists else "system.conf")
+    config = client / ("own.conf" if own_lists else "system.conf")
     config.write_text("\n".join([*(f'{key} "{value}";' for key, value in settings.items()), *hooks, ""]))
-    return ["apt-get", "-q", "-c", str(config)]
+    return config
 
 
 def _run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
@@ -77,8 +69,7 @@ def _run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=language)
 
 
-def _last_line(text: str) -> str:
-    """The last error of the client, or the last thing it said."""
+def _last_error(text: str) -> str:
     lines = [line for line in text.splitlines() if line.strip()] or ["it gave no reason"]
     errors = [line for line in lines if line.startswith("E:")]
     return (errors or lines)[-1].removeprefix("E:").strip().rstrip(".")

@@ -54,10 +54,7 @@ def download(url: str, target: Path, checksum: str) -> Path:
     Args:
         url: http or https.
         target: where to put it; a file that already has the checksum is left as it is.
-        checksum: ``"md5:…"`` or ``"sha256:…"``. Some publishers give only md5, which guards against damage.
-
-    Returns:
-        ``target``.
+        checksum: ``"md5:…"`` or ``"sha256:…"``.
 
     Raises:
         CkfrError: if the server does not answer within `CONNECT` seconds, refuses, breaks off twice, or sends
@@ -65,7 +62,7 @@ def download(url: str, target: Path, checksum: str) -> Path:
     """
     pooch.get_logger().setLevel("WARNING")
     fetcher = pooch.create(
-        path=target.parent,
+        target.parent,
         base_url="",
         registry={target.name: checksum},
         urls={target.name: url},
@@ -80,6 +77,18 @@ def download(url: str, target: Path, checksum: str) -> Path:
         reason = str(error).splitlines()[0].rstrip(".")
         raise CkfrError(f"{url} could not be downloaded ({reason}).") from error
     return target
+
+
+def download_archive(url: str, folder: Path, checksum: str) -> Path:
+    """Download a zip or tar that holds a folder of this name, and unpack it there.
+
+    Raises:
+        CkfrError: as `download` and `unpack` do.
+    """
+    with working_folder(folder) as scratch:
+        archive = download(url, scratch / url.split("/")[-1], checksum)
+        (unpack(archive, scratch / "content") / folder.name).rename(folder)
+    return folder
 
 
 def _innermost(error: BaseException) -> str:

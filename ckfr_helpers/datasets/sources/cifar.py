@@ -17,13 +17,14 @@ import torch
 from torchvision import datasets
 
 from ckfr_helpers.datasets.base import Example, ImageSource, check_split, make_example
-from ckfr_helpers.datasets.splits import carve_validation
+from ckfr_helpers.datasets.files import root_folder
+from ckfr_helpers.datasets.subset import carve_validation
 from ckfr_helpers.hierarchy import wordnet
 from ckfr_helpers.hierarchy.tree import Hierarchy
-from ckfr_helpers.runtime import CkfrError, data_root
+from ckfr_helpers.runtime import CkfrError
 
 NPZ = "cifar10.npz"
-_KINDS = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}
+KINDS = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}
 
 
 class Cifar(ImageSource):
@@ -35,6 +36,10 @@ class Cifar(ImageSource):
         root: folder that holds one of the places above, or that place itself; None for ``data_root()``.
         val_fraction: share of each class's training pictures that become ``"val"``; 0.1 makes 5000.
         seed: which of them.
+
+    Attributes:
+        images: (N, 3, 32, 32) uint8.
+        label_names: the data set's own names (``"automobile"``) in its own label order.
 
     Raises:
         CkfrError: if the data is missing or damaged.
@@ -49,18 +54,16 @@ class Cifar(ImageSource):
         seed: int = 0,
     ) -> None:
         self.name, self.split = name, check_split(split)
-        base = Path(root).expanduser() if root is not None else data_root()
-        place = find(base, name)
+        place = find(root_folder(root), name)
         if place is None:
-            expected = base / _KINDS[name].base_folder
+            expected = root_folder(root) / KINDS[name].base_folder
             raise CkfrError(f"{name} is not here: expected {expected}; `ckfr fetch {name}` brings it.")
         images, labels = _read(place, name, "test" if split == "test" else "train")
         if split != "test":
             keep = carve_validation(labels, val_fraction, seed)[split == "val"]
             images, labels = images[keep], labels[keep]
-        self.images = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()  # (N, 3, 32, 32) uint8
+        self.images = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
         self.labels = labels
-        # The data set's own names ("automobile"), in its own label order.
         self.label_names = wordnet.class_names(name)
         self.hierarchy = Hierarchy.from_wordnet(wordnet.class_list(name))
 
@@ -75,7 +78,7 @@ class Cifar(ImageSource):
 
 def find(base: Path, name: str) -> Path | None:
     """Where CIFAR lies, in ``base`` or as ``base`` itself; None if it is not there."""
-    own = _KINDS[name].base_folder
+    own = KINDS[name].base_folder
     folders = [place for place in (base / own, base) if place.name == own and place.is_dir()]
     files = [place for place in (base / NPZ, base) if name == "cifar10" and place.is_file()]
     return next(iter(folders + files), None)
@@ -85,15 +88,11 @@ def _read(place: Path, name: str, part: str) -> tuple[np.ndarray, np.ndarray]:
     """Pictures (N, 32, 32, 3) uint8 and labels (N,) int64 of the official training or test part."""
     try:
         if place.is_dir():
-            official = _KINDS[name](place.parent, train=part == "train")  # compares each file's checksum
-            images, labels = official.data, np.array(official.targets, dtype=np.int64)
-        else:
-            with np.load(place) as arrays:
-                images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
+            official = KINDS[name](place.parent, train=part == "train")  # compares each file's checksum
+            return official.data, np.array(official.targets, dtype=np.int64)
+        with np.load(place) as arrays:
+            return arrays[f"{part}_images"], arrays[f"{part}_labels"]
     except (RuntimeError, KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
         raise CkfrError(
             f"{place} is damaged or not {name} as published ({error}); remove it and `ckfr fetch {name}`."
         ) from error
-    if images.shape != (len(labels), 32, 32, 3) or images.dtype != np.uint8:
-        raise CkfrError(f"{place} holds {part} pictures of {images.dtype} {images.shape}; expected {name}'s.")
-    return images, labels

@@ -10,21 +10,20 @@ Without ``train/`` and ``test/`` a fifth of each class is held out as the test s
 its sorted file names; the validation split is drawn in the same way from what is left for training.
 """
 
-import hashlib
 import re
 from pathlib import Path
 
 import numpy as np
-import torch
+from PIL import Image
 
-from ckfr_helpers.datasets.base import Example, ImageSource, check_split, make_example
-from ckfr_helpers.datasets.files import FileTree, class_folders, picture_size
-from ckfr_helpers.datasets.splits import carve_validation
+from ckfr_helpers.datasets.base import check_split
+from ckfr_helpers.datasets.files import FileSource, FileTree, class_folders, root_folder
+from ckfr_helpers.datasets.subset import carve_validation
 from ckfr_helpers.hierarchy.tree import Hierarchy
-from ckfr_helpers.runtime import CkfrError, data_root
+from ckfr_helpers.runtime import CkfrError
 
 
-class PictureFolder(ImageSource):
+class PictureFolder(FileSource):
     """One split of a folder of your own.
 
     Args:
@@ -51,25 +50,22 @@ class PictureFolder(ImageSource):
         seed: int = 0,
     ) -> None:
         self.split = check_split(split)
-        self._root = Path(root).expanduser() if root is not None else data_root()
-        self._tree = FileTree(self._root)
-        parts = {part: class_folders(self._root / part) for part in ("train", "val", "test")}
-        parts = {part: found for part, found in parts.items() if found}
+        place = root_folder(root)
+        parts = {part: found for part in ("train", "val", "test") if (found := class_folders(place / part))}
         if not parts:
-            parts = {"": class_folders(self._root)}
+            parts = {"": class_folders(place)}
         elif not {"train", "test"} <= set(parts):
             raise CkfrError(
-                f"{self._root} has {' and '.join(f'{part}/' for part in parts)}; expected class folders in "
+                f"{place} has {' and '.join(f'{part}/' for part in parts)}; expected class folders in "
                 "train/ and test/ and maybe val/, or class folders alone."
             )
         classes = sorted(next(iter(parts.values())))
         for part, found in parts.items():
             if odd := sorted(set(found) ^ set(classes)):
-                raise CkfrError(f"Class {odd[0]!r} is in one of train/ and {part}/ only, below {self._root}.")
-            for name in classes:
-                if not found[name]:
-                    raise CkfrError(f"{self._root / part / name} holds no picture.")
-        self.hierarchy = self._tree_of(classes)
+                raise CkfrError(f"Class {odd[0]!r} is in one of train/ and {part}/ only, below {place}.")
+            if empty := [name for name in classes if not found[name]]:
+                raise CkfrError(f"{place / part / empty[0]} holds no picture.")
+        self.hierarchy = _tree_of(place, classes)
         part = split if split in parts else next(iter(parts))
         rows = [
             (f"{part}/{name}/{file}".removeprefix("/"), label)
@@ -81,49 +77,17 @@ class PictureFolder(ImageSource):
         if not part:
             rest, test = carve_validation(labels, test_fraction, seed, self.classes)
             keep = test if split == "test" else rest
-        if split != "test" and "val" not in parts:
-            keep = keep[carve_validation(labels[keep], val_fraction, seed, self.classes)[split == "val"]]
-        self._files, self.labels = [rows[position][0] for position in keep], labels[keep]
-        self._boxes = self._read_boxes()
+        carve = None if split == "test" or "val" in parts else (val_fraction, seed)
+        self._hold(FileTree(place), [rows[row][0] for row in keep], labels[keep], carve)
+        if (place / "boxes.csv").is_file():
+            self.boxes = self._read_boxes(place / "boxes.csv")
 
-    def fingerprint(self) -> str:
-        """Changes with the choice of pictures, their files and their boxes."""
-        boxes = hashlib.sha256(repr(sorted(self._boxes.items())).encode()).hexdigest()
-        return f"{self._tree.fingerprint(self._files)}-{boxes}"
-
-    def where(self, index: int) -> str:
-        """The picture's file."""
-        return f"{self._root}/{self._files[index]}"
-
-    def __getitem__(self, index: int) -> Example:
-        """Picture (3, H, W) in its own size, label, and its boxes (n, 4) where boxes.csv has some."""
-        name = self._files[index]
-        boxes = self._boxes.get(name)
-        return make_example(
-            self._tree.image(name), self.labels[index], None if boxes is None else torch.tensor(boxes)
-        )
-
-    def _tree_of(self, classes: list[str]) -> Hierarchy:
-        table = self._root / "hierarchy.csv"
-        if table.is_file():
-            return Hierarchy.from_csv(table, classes)
-        if classes and all(re.fullmatch(r"n\d{8}", name) for name in classes):
-            return Hierarchy.from_wordnet(classes)
-        raise CkfrError(
-            f"The class folders {', '.join(classes[:3]) or '(none)'} below {self._root} are no WordNet ids, "
-            f"so their tree is needed: expected {table} with the columns parent,child."
-        )
-
-    def _read_boxes(self) -> dict[str, list[list[float]]]:
+    def _read_boxes(self, table: Path) -> dict[str, list[list[float]]]:
         """Boxes by file, each held against its own picture's size where the picture is in this split."""
-        table = self._root / "boxes.csv"
         boxes: dict[str, list[list[float]]] = {}
-        own = set(self._files)
-        sizes: dict[str, tuple[int, int]] = {}
         columns = ("file", "x0", "y0", "x1", "y1")
-        for number, row in (
-            self._tree.rows(table.name, ("file", "x0", "y0", "x1", "y1")) if table.is_file() else ()
-        ):
+        own = set(self.filenames)
+        for number, row in self.tree.rows(table.name, columns):
             name, where = row["file"], f"Line {number} of {table}"
             try:
                 x0, y0, x1, y1 = box = [float(row[key]) for key in columns[1:]]
@@ -135,16 +99,35 @@ class PictureFolder(ImageSource):
                 )
             if max(box) <= 1 and any(corner % 1 for corner in box):
                 raise CkfrError(f"{where} has the box {box}, a share of the picture; expected pixels.")
-            if not (self._root / name).is_file():
+            if not (table.parent / name).is_file():
                 raise CkfrError(f"{where} names {name}, which is not there.")
             if name in own:
-                if name not in sizes:
-                    sizes[name] = picture_size(self._tree.read(name), f"{self._root}/{name}")
-                width, height = sizes[name]
+                width, height = _size(table.parent / name)
                 if x1 > width or y1 > height:  # an end just outside is how some programs write it
                     raise CkfrError(
                         f"{where} has the box {box}, which leaves {name} of {width} x {height} pixels."
                     )
-                box = [x0, y0, min(x1, width - 1), min(y1, height - 1)]
-            boxes.setdefault(name, []).append(box)
+                boxes.setdefault(name, []).append([x0, y0, min(x1, width - 1), min(y1, height - 1)])
         return boxes
+
+
+def _size(path: Path) -> tuple[int, int]:
+    """Width and height of a picture when it is upright, without decoding it."""
+    try:
+        with Image.open(path) as file:
+            turned = file.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # orientations that swap the sides
+            return (file.height, file.width) if turned else (file.width, file.height)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise CkfrError(f"The picture {path} cannot be read ({error}); replace it.") from error
+
+
+def _tree_of(place: Path, classes: list[str]) -> Hierarchy:
+    table = place / "hierarchy.csv"
+    if table.is_file():
+        return Hierarchy.from_csv(table, classes)
+    if classes and all(re.fullmatch(r"n\d{8}", name) for name in classes):
+        return Hierarchy.from_wordnet(classes)
+    raise CkfrError(
+        f"The class folders {', '.join(classes[:3]) or '(none)'} below {place} are no WordNet ids, "
+        f"so their tree is needed: expected {table} with the columns parent,child."
+    )

