@@ -1,10 +1,14 @@
-"""For every room: runs land in a temporary folder, and tests that need the photographs know when to skip."""
+"""For every room: runs land in a temporary folder, and the painted source is known by its name."""
 
 from collections.abc import Iterator
 
 import pytest
+from flat_colours import FlatColours
 
+from ckfr_helpers import datasets
 from ckfr_helpers.runtime import data_root
+
+datasets.register(FlatColours.name, FlatColours)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -22,7 +22,7 @@ import torch
 from ckfr_helpers import datasets
 from ckfr_helpers.datasets.base import SPLITS, ImageSource
 from ckfr_helpers.datasets.loading import CachedLoader
-from ckfr_helpers.datasets.scenes.swapped import OnBackground
+from ckfr_helpers.datasets.scenes.single import OnBackground
 from ckfr_helpers.datasets.subset import balanced
 from ckfr_helpers.hierarchy.tree import Hierarchy
 from ckfr_helpers.losses.rivals import METHODS
