@@ -43,7 +43,8 @@ def check_number(
     Traceback (most recent call last):
     ckfr_helpers.runtime.CkfrError: alpha is -1.0; expected a number of at least 0.
     """
-    if isinstance(value, numbers.Integral if whole else numbers.Real) and not isinstance(value, bool):
+    a_number = isinstance(value, numbers.Integral if whole else numbers.Real) and not isinstance(value, bool)
+    if a_number:
         reached = low < value if above else low <= value
         if reached and (value < high if below else value <= high) and math.isfinite(value):
             return
@@ -101,11 +102,8 @@ def pick_device() -> str:
     """``"cuda"`` where there is a GPU, else ``"mps"``, else ``"cpu"``; ``$CKFR_DEVICE`` overrides."""
     import torch
 
-    if chosen := os.environ.get("CKFR_DEVICE"):
-        return chosen
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+    found = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    return os.environ.get("CKFR_DEVICE") or found
 
 
 def num_workers(most: int = 8) -> int:
@@ -135,19 +133,15 @@ def environment() -> dict[str, str | int]:
     import torch
     import torchvision
 
-    cpu = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                cpu = line.split(":", 1)[1].strip()
-                break
+    info = Path("/proc/cpuinfo")
+    model = re.search(r"model name\s*: (.*)", info.read_text() if info.is_file() else "")
     return {
         "code": code_version(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
         "numpy": np.__version__,
-        "cpu": cpu,
+        "cpu": model[1].strip() if model else platform.processor() or platform.machine(),
         "cores": num_workers(most=10_000),
         "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none",
     }
@@ -212,9 +206,7 @@ def load_plain_pickle(source: str | Path | BinaryIO, what: str) -> Any:
     A pickle is a small program that may call any function by name. Here every name is refused but the few
     that arrays and containers need, and those lead to code of ours. Python 2's text is read as Latin-1.
 
-    Args:
-        source: a file, or one open for reading that stands where the pickle begins.
-        what: what it should hold, for the sentence if it does not.
+    ``what`` says what the file should hold, for the error; an open one must stand where the pickle begins.
 
     Raises:
         CkfrError: if the file is missing or damaged, or asks for anything else.
@@ -233,8 +225,7 @@ def load_plain_pickle(source: str | Path | BinaryIO, what: str) -> Any:
         raise CkfrError(f"{place} is not {what} ({type(error).__name__}: {error}); fetch it again.") from None
 
 
-class _Refused(Exception):
-    pass
+class _Refused(Exception): ...
 
 
 class _DType:
@@ -251,7 +242,7 @@ class _DType:
 
 
 class _Array(np.ndarray):
-    def __setstate__(self, state: tuple[Any, ...]) -> None:  # type: ignore[override]
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
         version, shape, dtype, fortran, data = state
         super().__setstate__((version, shape, dtype.real, fortran, data))
 

@@ -160,8 +160,6 @@ class Hierarchy:
         names.update(zip(wnids, wordnet.readable_names(wnids), strict=True))
         return cls.from_pairs(pairs, wnids, names=names, inner="leaf")
 
-    # -- Reading ---------------------------------------------------------------------------------
-
     def __len__(self) -> int:
         """Number of classes."""
         return len(self.classes)
@@ -264,8 +262,6 @@ class Hierarchy:
     def order(self) -> np.ndarray:
         """(C,) int64: label indices in depth-first order, so that relatives stand together."""
         return np.array([self._label[n] for n in self.nodes if n in self._label], dtype=np.int64)
-
-    # -- Distances -------------------------------------------------------------------------------
 
     def distances(self, measure: Measure = "path") -> np.ndarray:
         """Distance of every pair of classes.

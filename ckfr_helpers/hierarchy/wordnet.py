@@ -36,9 +36,6 @@ class Synset(NamedTuple):
     lists: tuple[str, ...]  # "imagenet", "cifar10:automobile", ...
 
 
-# -- The table -----------------------------------------------------------------------------------
-
-
 @cache
 def synsets() -> Mapping[str, Synset]:
     """Every synset of ``data/wordnet.tsv``, by wnid."""
@@ -115,9 +112,6 @@ def _class_list(name: str) -> tuple[tuple[str, str], ...]:
     return tuple(sorted(members, key=lambda m: (m[1], m[0])))
 
 
-# -- From the graph to a tree --------------------------------------------------------------------
-
-
 @cache
 def _depth(wnid: str) -> int:
     above = synset(wnid).hypernyms
@@ -147,9 +141,6 @@ def tree_pairs(wnids: Sequence[str], rule: Rule = "first") -> list[tuple[str, st
             node = above
         pairs.extend(reversed(chain))
     return pairs
-
-
-# -- Distances in the graph itself ---------------------------------------------------------------
 
 
 def ancestor_distances(wnid: str) -> dict[str, int]:

@@ -41,7 +41,6 @@ class Setting:
         per_class: points of each class.
         steps: Adam steps, with a cosine decay of the learning rate to 0.
         learning_rate: of the first step.
-        knowledge_scale: factor on the knowledge distances (demo: 0.1).
         seed: of the start, whatever the term, and of the sampled triplets.
     """
 
@@ -54,7 +53,6 @@ class Setting:
     per_class: int = 3
     steps: int = 200
     learning_rate: float = 0.1
-    knowledge_scale: float = 0.1
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -64,9 +62,7 @@ class Setting:
         for name in ("dimensions", "per_class", "steps"):
             check_number(name, getattr(self, name), 1, whole=True)
         if not self.cross_entropy and self.alpha == 0:
-            raise CkfrError(
-                "alpha is 0 and there is no cross-entropy; expected one of the two to move points."
-            )
+            raise CkfrError("alpha is 0 and there is no cross-entropy; expected one of the two.")
 
 
 class Alignment(NamedTuple):
@@ -120,9 +116,8 @@ class Arrangement:
 
     def course(self) -> list[Alignment]:
         """The alignment at every frame."""
-        return [
-            measure_alignment(_distances_of(frame, self.setting.ell), self.knowledge) for frame in self.frames
-        ]
+        latents = [_distances_of(frame, self.setting.ell) for frame in self.frames]
+        return [measure_alignment(latent, self.knowledge) for latent in latents]
 
 
 def measure_alignment(latent: np.ndarray, knowledge: np.ndarray) -> Alignment:
@@ -155,9 +150,7 @@ def arrange(distances: np.ndarray, setting: Setting) -> Arrangement:
     classes = len(matrix)
     labels = torch.arange(classes).repeat_interleave(setting.per_class)  # (B,)
     if len(labels) < 3:
-        raise CkfrError(
-            f"{classes} classes of {setting.per_class} make {len(labels)} points; expected 3 or more."
-        )
+        raise CkfrError(f"There are {len(labels)} points in {classes} classes; expected 3 or more.")
     knowledge = torch.from_numpy(matrix)[labels][:, labels]  # (B, B)
     with one_thread():
         return _move(matrix, labels, knowledge, setting)
@@ -169,7 +162,7 @@ def _distances_of(standardised: np.ndarray, ell: float) -> np.ndarray:
 
 def _move(matrix: np.ndarray, labels: Tensor, knowledge: Tensor, setting: Setting) -> Arrangement:
     classes = len(matrix)
-    target = setting.knowledge_scale * knowledge
+    target = 0.1 * knowledge  # the demo's factor
     # Two generators, so that the start does not depend on what is drawn later.
     start = torch.Generator().manual_seed(setting.seed)
     draws = torch.Generator().manual_seed(setting.seed + 1_000_003)
@@ -250,7 +243,5 @@ def uninformative_share(distances: np.ndarray) -> float:
     ``distances`` are (C, C), between classes taken as equally frequent and drawn independently, so that p and
     n may share a class with each other or with the anchor: the mean over anchors of Σ_v P(δ = v)².
     """
-    shares = [
-        np.square(np.unique(np.round(row, 6), return_counts=True)[1] / len(row)).sum() for row in distances
-    ]
-    return float(np.mean(shares))
+    counts = [np.unique(np.round(row, 6), return_counts=True)[1] for row in distances]
+    return float(np.mean([np.square(count / len(distances)).sum() for count in counts]))

@@ -25,8 +25,8 @@ def latent_tree_correlation(
         ell: exponent of the latent distance mean_k |z_ak − z_bk| ** ell; 1.2 in reported scores.
 
     Returns:
-        "correlation" (Pearson) and "correlation_spearman"; NaN where the labels name fewer than three
-        classes or one of the two distances does not vary.
+        "correlation" (Pearson) and "correlation_spearman"; NaN for fewer than three classes or where one of
+        the two distances does not vary.
 
     Raises:
         CkfrError: for mismatching shapes, labels out of range, or latents that are not finite.

@@ -51,12 +51,10 @@ def hierarchical_metrics(
     {'top1': 0.5, 'mistake_severity': 1.0, 'hdist@1': 0.5, 'hdist@2': 0.5}
     """
     scores, truth, matrix = as_scores(logits), as_labels(labels), as_distances(distances)
-    if len(scores) != len(truth):
-        raise CkfrError(f"{len(scores)} rows of scores beside {len(truth)} labels; expected as many.")
-    if scores.shape[1] != len(matrix):
-        raise CkfrError(f"{scores.shape[1]} scores a sample beside {len(matrix)} classes of distances.")
-    check_range(truth, len(matrix))
-    classes = scores.shape[1]
+    classes = len(matrix)
+    if scores.shape != (len(truth), classes):
+        raise CkfrError(f"Scores have shape {scores.shape}; expected {(len(truth), classes)}.")
+    check_range(truth, classes)
     if any(k < 1 for k in ks):
         raise CkfrError(f"hdist@{min(ks)} is not defined; expected k of at least 1.")
     order = ranking(scores)[:, : max([5, *ks])]  # (N, deepest k): the rest of 1000 classes is never read
@@ -84,13 +82,9 @@ def minimum_risk_scores(probabilities: ArrayLike, distances: ArrayLike) -> Float
     """
     chances, matrix = as_scores(probabilities), as_costs(distances)
     if chances.shape[1] != len(matrix):
-        raise CkfrError(
-            f"{chances.shape[1]} probabilities a sample beside {len(matrix)} classes of distances."
-        )
+        raise CkfrError(f"{chances.shape[1]} probabilities a sample beside {len(matrix)} classes.")
     if (chances < -1e-6).any() or np.abs(chances.sum(axis=1) - 1).max(initial=0) > 1e-3:
-        raise CkfrError(
-            "Probabilities must be at least 0 and sum to 1 for each sample; apply a softmax first."
-        )
+        raise CkfrError("Probabilities of a sample must be at least 0 and sum to 1; apply a softmax first.")
     return -(chances @ matrix.T)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from ckfr_helpers.runtime import CkfrError
+from ckfr_helpers.runtime import CkfrError, check_number
 
 
 @dataclass(frozen=True)
@@ -49,18 +49,14 @@ class Interval:
 def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     """Mean of independent values with Student's t interval, e.g. one score a seed.
 
-    Args:
-        values: (n,) numbers; NaNs are refused, not skipped.
-        level: coverage in (0, 1).
-
     Raises:
-        CkfrError: for no values, NaN, or a level outside (0, 1).
+        CkfrError: for no values, NaN (never skipped), or a level outside (0, 1).
 
     >>> print(mean_interval([0.70, 0.71, 0.73]))
     0.713 [0.675, 0.751]
     """
     array = np.asarray(values, dtype=np.float64).ravel()
-    _check_level(level)
+    check_number("level", level, 0, 1, above=True, below=True)
     if not len(array) or np.isnan(array).any():
         raise CkfrError("An interval needs at least one value and none of them NaN.")
     mean = float(array.mean())
@@ -74,9 +70,6 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Interv
     """Mean of a − b over runs that share a seed, with the t interval of the differences.
 
     Pairing removes what the seeds have in common, so it tells methods apart that separate intervals do not.
-
-    Raises:
-        CkfrError: if the two have different lengths, or as `mean_interval`.
     """
     first, second = (np.asarray(x, dtype=np.float64).ravel() for x in (a, b))
     if first.shape != second.shape:
@@ -101,8 +94,7 @@ def bootstrap_interval(
         values: (N,) one number a scene.
         groups: (N,) what to resample; equal entries belong together. One group alone has no interval.
         statistic: of the pooled values; their mean where None.
-        n: resamples.
-        seed: of the resampling.
+        n, seed: how many resamples, and their seed.
         level: coverage in (0, 1).
 
     Raises:
@@ -113,9 +105,8 @@ def bootstrap_interval(
         raise CkfrError(f"{len(array)} values beside {len(keys)} groups; expected as many, and at least one.")
     if np.isnan(array).any():
         raise CkfrError("A bootstrap needs values, none of them NaN; leave out what is undefined first.")
-    if n < 1:
-        raise CkfrError(f"A bootstrap of {n} resamples is none; expected at least 1.")
-    _check_level(level)
+    check_number("n", n, 1, whole=True)
+    check_number("level", level, 0, 1, above=True, below=True)
     _, member = np.unique(keys, return_inverse=True)
     count = int(member.max()) + 1
     draws = np.random.default_rng(seed).integers(count, size=(n, count))
@@ -132,8 +123,3 @@ def bootstrap_interval(
         return Interval(centre, float("nan"), float("nan"), 1)
     low, high = np.quantile(estimates, [(1 - level) / 2, (1 + level) / 2])
     return Interval(centre, float(low), float(high), count)
-
-
-def _check_level(level: float) -> None:
-    if not 0 < level < 1:
-        raise CkfrError(f"The level of an interval is {level}; expected a share between 0 and 1.")

@@ -1,16 +1,14 @@
-"""Trees and their distances, against brute force and networkx on random trees."""
+"""Trees and their distances, against brute force on random trees."""
 
 import os
 import pickle
 
-import networkx
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ckfr_helpers.hierarchy import MEASURES, Hierarchy, load_pseudo_distances, wordnet
-from ckfr_helpers.hierarchy.checks import check_distances
 from ckfr_helpers.runtime import CkfrError
 
 SMALL = [
@@ -49,52 +47,14 @@ def slow_distance(h: Hierarchy, a: str, b: str, measure: str) -> float:
     return max(slow_path(h, leaf).index(lca) for leaf in h.classes if lca in slow_path(h, leaf))
 
 
-def nested(h: Hierarchy, node: str):
-    return {child: nested(h, child) for child in h.children.get(node, ())} or None
-
-
 @settings(max_examples=30, deadline=None)
 @given(trees(), st.sampled_from(MEASURES))
 def test_distances_equal_brute_force(h, measure):
+    assert [h.depth(node) for node in h.nodes] == [len(slow_path(h, node)) - 1 for node in h.nodes]
     slow = [[slow_distance(h, a, b, measure) for b in h.classes] for a in h.classes]
     fast = h.distances(measure)
     assert fast.dtype == np.float32
     np.testing.assert_allclose(fast, np.array(slow), atol=1e-6)
-
-
-@settings(max_examples=30, deadline=None)
-@given(trees())
-def test_path_is_the_shortest_way_in_the_undirected_graph(h):
-    graph = dict(networkx.all_pairs_shortest_path_length(networkx.Graph(list(h.parent.items()))))
-    assert h.distances("path").tolist() == [[graph[a][b] for b in h.classes] for a in h.classes]
-
-
-@settings(max_examples=30, deadline=None)
-@given(trees())
-def test_triangle_inequality_and_ultrametric(h):
-    path, height = h.distances("path"), h.distances("lca_height")
-    assert (path[:, None, :] <= path[:, :, None] + path[None, :, :]).all()  # d(a,c) <= d(a,b) + d(b,c)
-    assert (height[:, None, :] <= np.maximum(height[:, :, None], height[None, :, :])).all()
-
-
-@settings(max_examples=20, deadline=None)
-@given(trees(), st.data())
-def test_lca_and_depth(h, data):
-    nodes = st.sampled_from(h.nodes)
-    a, b = data.draw(nodes), data.draw(nodes)
-    assert h.lca(a, b) == h.lca(b, a) == next(n for n in slow_path(h, a) if n in slow_path(h, b))
-    assert h.path_to_root(a) == tuple(slow_path(h, a))
-    assert h.depth(a) == len(slow_path(h, a)) - 1
-
-
-@settings(max_examples=10, deadline=None)
-@given(trees())
-def test_nested_equals_pairs(h):
-    again = Hierarchy.from_nested({h.root: nested(h, h.root)}, h.classes)
-    assert again.classes == h.classes
-    assert again.parent == h.parent
-    for measure in MEASURES:
-        np.testing.assert_array_equal(again.distances(measure), h.distances(measure))
 
 
 @settings(max_examples=20, deadline=None)
@@ -151,20 +111,17 @@ def test_worked_example():
     assert h.names == h.classes
     assert h.nearest("lion", 2) == [("tiger", 2.0), ("robin", 4.0)]
     assert Hierarchy.from_pairs(SMALL).classes == ("pan", "lion", "tiger", "robin")
-
-
-def test_nested_accepts_lists_and_none():
-    h = Hierarchy.from_nested(
-        {"thing": {"animal": {"cat": ["lion", "tiger"], "bird": ["robin"]}, "pan": None}}
-    )
-    assert {(a, b) for a, b in h.to_pairs()} == set(SMALL)
+    assert h.lca("lion", "robin") == "animal"
+    parts = {"animal": {"cat": ["lion", "tiger"], "bird": ["robin"]}, "pan": None}
+    assert set(Hierarchy.from_nested({"thing": parts}).to_pairs()) == set(SMALL)
+    one = Hierarchy.from_pairs([("thing", "lion")])
+    assert [one.distances(measure).tolist() for measure in MEASURES] == [[[0]]] * 3
 
 
 @pytest.mark.parametrize(
     ("pairs", "classes", "said"),
     [
         ([("a", "b"), ("b", "c"), ("c", "a")], None, ["cycle", "'a'", "'b'", "'c'"]),
-        ([("r", "x"), ("a", "b"), ("b", "a")], None, ["cycle", "'a'", "'b'"]),
         ([("a", "a")], None, ["cycle", "'a'"]),
         ([("a", "b"), ("c", "d")], None, ["several roots", "'a'", "'c'"]),
         ([("a", "b"), ("a", "c"), ("b", "d"), ("c", "d")], None, ["'d'", "child twice", "'b'", "'c'"]),
@@ -172,14 +129,11 @@ def test_nested_accepts_lists_and_none():
         (SMALL, ["lion", "lion"], ["'lion'", "2 times"]),
         (SMALL, ["lion", "unicorn"], ["'unicorn'"]),
         (SMALL, ["lion", "cat"], ["'cat'", "no leaf", "'lion'"]),
-        (SMALL, ["cat"], ["'cat'", "no leaf"]),
         (SMALL, [], ["no classes"]),
         (SMALL, "lion", ["'lion'", "list"]),
-        (SMALL, ["lion", 3], ["3", "string"]),
         ([], None, ["no pairs"]),
         ([("a", "")], None, ["''"]),
         ([("a", "b", "c")], None, ["no pair"]),
-        (["ab"], None, ["no pair"]),
     ],
 )
 def test_mistakes_name_the_offender(pairs, classes, said):
@@ -195,14 +149,11 @@ def test_other_mistakes():
     for call, word in [
         (lambda: h.distances("euclid"), "euclid"),
         (lambda: h.subset(["lion", "dodo"]), "dodo"),
-        (lambda: h.lca("lion", "dodo"), "dodo"),
         (lambda: h.depth("dodo"), "dodo"),
         (lambda: h.label("cat"), "'cat'"),
         (lambda: Hierarchy.from_nested({"a": None, "b": None}), "expected one key"),
         (lambda: Hierarchy.from_nested({"a": {"b": 3}}), "'b'"),
         (lambda: Hierarchy.from_wordnet(["n02129165", "n99999999"]), "n99999999"),
-        (lambda: Hierarchy.from_wordnet(["n02129165", "n02129165"]), "2 times"),
-        (lambda: Hierarchy.from_wordnet([]), "no classes"),
         (lambda: Hierarchy.from_wordnet(["n00001740"]), "root"),
         (lambda: Hierarchy.from_wordnet(["n02129165"], rule="last"), "last"),
     ]:
@@ -229,12 +180,8 @@ def test_a_table_gives_the_tree_of_its_pairs(tmp_path):
         (TABLE + "lion,thing,\n", None, "lines 2 and 4 and 6: The pairs run in a cycle"),
         (TABLE + "rock,stone,\n", None, "lines 2 and 6: The tree has several roots, 'thing', 'rock'"),
         (TABLE + "animal,,\n", None, "line 6: The node ''"),
-        (TABLE + "animal\n", None, "line 6: The node ''"),
         (TABLE, ["animal", "pan"], "line 4: Class 'animal' is no leaf: 'lion' lies below it"),
-        (TABLE, ["lion", "unicorn"], "t.csv: Class 'unicorn' is in no pair"),
-        ("parent,child\n", None, "t.csv: There are no pairs"),
         ("parent,kid\na,b\n", None, "no column 'child'"),
-        ("", None, "no column 'parent'"),
         ("parent,child\nthing,L\xf6we\n", None, "UTF-8"),
     ],
 )
@@ -244,24 +191,6 @@ def test_mistakes_in_a_table_name_file_and_line(tmp_path, text, classes, said):
         Hierarchy.from_csv(tmp_path / "t.csv", classes)
     with pytest.raises(CkfrError, match="no file"):
         Hierarchy.from_csv(tmp_path / "missing.csv")
-
-
-@pytest.mark.parametrize(
-    ("matrix", "said"),
-    [
-        ([[0, 1], [2, 0]], "from 'a' to 'b' is 1.0 and 2.0 back; expected the same"),
-        ([[0, np.nan], [np.nan, 0]], "from 'a' to 'b' is nan"),
-        ([[0, -1], [-1, 0]], "from 'a' to 'b' is -1.0"),
-        ([[0, 1], [1, 3]], "from 'b' to 'b' is 3.0; expected 0"),
-        ([[0, 1, 1], [1, 0, 1]], r"shape \(2, 3\)"),
-        (3.0, r"shape \(\)"),
-    ],
-)
-def test_a_matrix_that_is_no_distance_is_refused(matrix, said):
-    with pytest.raises(CkfrError, match=said):
-        check_distances(np.array(matrix, dtype=float), ["a", "b"], "d.npy")
-    right = Hierarchy.from_pairs(SMALL).distances("wu_palmer")
-    assert check_distances(right) is right
 
 
 def test_an_inner_class_becomes_a_leaf_when_asked():
@@ -284,20 +213,11 @@ def test_deep_trees_need_no_recursion():
     assert h.compressed().to_pairs() == [("n0", f"n{deep}"), ("n0", "pan")]
 
 
-def test_one_class_alone():
-    for h in (Hierarchy.from_pairs([("thing", "lion")]), Hierarchy.from_wordnet(["n02129165"])):
-        assert [h.distances(measure).tolist() for measure in MEASURES] == [[[0]]] * 3
-        assert h.order().tolist() == [0]
-        assert h.nearest(h.classes[0]) == []
-
-
 def test_load_refuses_what_is_no_tree(tmp_path):
     for name, write in {
         "text.npz": lambda p: p.write_text("hello"),
         "other.npz": lambda p: np.savez(p, x=np.arange(3)),
         "pickle.npz": lambda p: np.savez(p, classes=np.array([{}], dtype=object), child=1, parent=1, names=1),
-        "uneven.npz": lambda p: np.savez(p, classes=["a"], child=["a"], parent=["r", "r"], names="{}"),
-        "listed.npz": lambda p: np.savez(p, classes=["a"], child=["a"], parent=["r"], names="[1]"),
     }.items():
         write(tmp_path / name)
         with pytest.raises(CkfrError, match=name):
@@ -359,14 +279,10 @@ def test_a_malicious_pickle_is_refused_unexecuted(tmp_path):
     ("change", "said"),
     [
         ({"lion-tiger": None}, "lion-tiger"),
-        ({"tiger-lion": None}, "tiger-lion"),
         ({"lion-tiger": 9.0}, "'lion' to 'tiger' is 9.0 and 2.0 back"),
-        ({"lion-lion": 1.0}, "'lion' to 'lion' is 1.0; expected 0"),
         ({"lion-tiger": float("nan")}, "'lion' to 'tiger' is nan"),
         ({"lion": 1.0}, "key 'lion'"),
         ({"lion-tiger": "far"}, "str for 'lion-tiger'"),
-        ({"lion-tiger": True}, "bool"),
-        ({3: 1.0}, "key 3"),
     ],
 )
 def test_faulty_tables_are_named(tmp_path, change, said):
@@ -375,12 +291,6 @@ def test_faulty_tables_are_named(tmp_path, change, said):
     np.save(tmp_path / "d.npy", {k: v for k, v in content.items() if v is not None}, allow_pickle=True)
     with pytest.raises(CkfrError, match=said):
         load_pseudo_distances(tmp_path / "d.npy")
-
-
-def test_missing_self_pairs_count_as_zero(tmp_path):
-    content = {k: v for k, v in table(Hierarchy.from_pairs(SMALL)).items() if len(set(k.split("-"))) == 2}
-    np.save(tmp_path / "d.npy", content, allow_pickle=True)
-    assert np.diag(load_pseudo_distances(tmp_path / "d.npy")[1]).tolist() == [0, 0, 0, 0]
 
 
 def test_other_files_are_refused(tmp_path):

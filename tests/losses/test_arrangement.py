@@ -1,7 +1,6 @@
 """Free points: the loss moves them where it should, the released line elsewhere, and both repeatably."""
 
 import itertools
-import math
 
 import numpy as np
 import pytest
@@ -29,18 +28,12 @@ ROOMY = dict(cross_entropy=False, dimensions=16, steps=300, learning_rate=0.05)
 
 def test_the_stated_term_finds_the_tree_and_the_released_line_does_not():
     stated = arrange(TREE, Setting(**ROOMY)).alignment
-    released = arrange(TREE, Setting(term="released", **ROOMY)).alignment
+    released = arrange(TREE, Setting(term="released", sampled=True, **ROOMY)).alignment
     assert stated.pearson > 0.99
     assert stated.pearson_between > 0.99
     assert stated.same_to_different < 0.05  # its catch: classes collapse
     assert abs(released.pearson) < 0.4
     assert released.same_to_different > 0.8  # all pairs about equally far, of one class or of two
-
-
-def test_sampled_triplets_go_the_same_way():
-    stated = arrange(TREE, Setting(sampled=True, **ROOMY)).alignment
-    released = arrange(TREE, Setting(sampled=True, term="released", **ROOMY)).alignment
-    assert stated.pearson > 0.9 > 0.4 > abs(released.pearson)
 
 
 def test_alpha_brings_the_tree_into_the_plane():
@@ -90,13 +83,6 @@ def test_alignment_against_scipy():
     assert found.same_to_different == pytest.approx(d[delta == 0].mean() / d[delta > 0].mean())
 
 
-def test_alignment_with_a_constant_is_undefined():
-    flat = 1.0 - np.eye(4)
-    found = measure_alignment(np.abs(np.subtract.outer(np.arange(4.0), np.arange(4.0))), flat)
-    assert math.isnan(found.pearson)
-    assert math.isnan(found.same_to_different)
-
-
 @given(st.integers(2, 6), st.integers(0, 10_000))
 @settings(max_examples=30, deadline=None)
 def test_uninformative_share_against_enumeration(classes, seed):
@@ -128,8 +114,3 @@ def test_a_shared_offset_takes_the_variance_and_shrinks_every_distance():
 def test_impossible_settings_are_named(options, message):
     with pytest.raises(CkfrError, match=message):
         Setting(**options)
-
-
-def test_two_points_are_too_few():
-    with pytest.raises(CkfrError, match="2 points"):
-        arrange(1 - np.eye(2), Setting(per_class=1))

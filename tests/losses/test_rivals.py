@@ -94,17 +94,6 @@ def test_hxe_without_discount_is_cross_entropy_on_any_tree(tree, seed):
     torch.testing.assert_close(mine.grad, plain.grad, rtol=1e-9, atol=1e-12)
 
 
-def test_hxe_prefers_the_near_mistake():
-    """Sure of the tiger where there is a lion costs less than sure of the wok, by more the larger alpha."""
-    lion, tiger, wok = (TREE.label(name) for name in ("lion", "tiger", "steel wok"))
-    near, far = torch.zeros(1, len(TREE)), torch.zeros(1, len(TREE))
-    near[0, tiger] = far[0, wok] = 6.0
-    truth = torch.tensor([lion])
-    ratios = [float(loss(far, truth) / loss(near, truth)) for loss in map(hxe, (0.0, 0.2, 1.0))]
-    assert ratios[0] == pytest.approx(1)
-    assert ratios[0] < ratios[1] < ratios[2]
-
-
 def hxe(alpha: float) -> HierarchicalCrossEntropy:
     return HierarchicalCrossEntropy(TREE, alpha)
 
@@ -134,23 +123,6 @@ def test_soft_labels_are_the_formula(beta):
     assert float(SoftLabels(TREE, beta)(logits, labels)) == pytest.approx(total / len(labels), rel=1e-6)
 
 
-def test_proxy_anchor_is_the_papers_formula():
-    """Kim et al., equation 4, one proxy at a time."""
-    latents, _, labels = batch(6, size=12)
-    labels[labels == 5] = 0  # a class without a picture in the batch
-    term = ProxyAnchor(6, 5, weight=0.7)
-    proxies = term.loss.proxies.detach().double().numpy()
-    points = latents.numpy()
-    positive = negative = 0.0
-    for label, proxy in enumerate(proxies):
-        cosine = points @ proxy / np.linalg.norm(points, axis=1) / np.linalg.norm(proxy)
-        own = labels.numpy() == label
-        positive += math.log(1 + np.exp(-32 * (cosine[own] - 0.1)).sum())
-        negative += math.log(1 + np.exp(32 * (cosine[~own] + 0.1)).sum())
-    present = len(set(labels.tolist()))
-    assert term(latents, labels).item() == pytest.approx(0.7 * (positive / present + negative / 6), rel=1e-5)
-
-
 def test_proxies_move_ten_times_as_fast_as_the_network():
     latents, _, labels = batch(4)
     term = ProxyAnchor(4, 5)
@@ -160,20 +132,6 @@ def test_proxies_move_ten_times_as_fast_as_the_network():
     optimizer.step()
     moved = (term.loss.proxies.detach() - before).abs()
     assert float(moved.median()) == pytest.approx(1e-2, rel=0.02)
-
-
-@pytest.mark.parametrize("method", sorted(METHODS))
-def test_gradients_of_every_objective(method):
-    latents, logits, labels = batch(len(TREE), size=6)
-    objective = make_loss(method, TREE, embed_dim=5).double()
-    if method == "proxy-anchor":  # built in float32; the rest keeps its tables so
-        objective.metric.loss.double()
-
-    def total(z: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        return objective.total(z, scores, labels)
-
-    inputs = (latents.requires_grad_(), logits.requires_grad_())
-    assert torch.autograd.gradcheck(total, inputs, eps=1e-6, atol=1e-5, check_undefined_grad=False)
 
 
 @settings(max_examples=12, deadline=None)
@@ -202,19 +160,6 @@ def test_cross_entropy_and_ckfr_are_what_they_always_were():
     torch.testing.assert_close(objective(latents, labels), term(latents, labels))
     assert make_loss("hxe", TREE)(latents, labels) == 0
     assert [make_loss(m, TREE, embed_dim=5).alpha for m in ("ckfr", "hxe", "proxy-anchor")] == [20, 0, 1]
-
-
-def test_half_precision_inputs_are_computed_in_float32():
-    latents, logits, labels = batch(len(TREE))
-    for method in METHODS:
-        torch.manual_seed(0)
-        objective = make_loss(method, TREE, embed_dim=5)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            value = objective.total(latents.bfloat16(), logits.bfloat16(), labels)
-        assert value.dtype == torch.float32, method
-        expected = objective.total(latents.bfloat16().float(), logits.bfloat16().float(), labels)
-        torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-5)
-        assert all(p.dtype == torch.float32 for p in objective.parameters())
 
 
 @pytest.mark.parametrize(

@@ -71,28 +71,6 @@ def test_ties_go_to_the_lower_label():
     assert metrics.ranking([[0.0, 1.0, 1.0, 0.0]]).tolist() == [[1, 2, 0, 3]]
 
 
-@given(seed=st.integers(0, 10_000))
-@settings(max_examples=20, deadline=None)
-def test_hdist1_is_the_error_rate_times_the_severity(seed):
-    logits, labels = sample(seed, n=20)
-    found = metrics.hierarchical_metrics(logits, labels, D)
-    severity = 0 if found["top1"] == 1 else found["mistake_severity"]
-    assert found["hdist@1"] == pytest.approx((1 - found["top1"]) * severity)
-
-
-@given(seed=st.integers(0, 10_000))
-@settings(max_examples=20, deadline=None)
-def test_relabelling_classes_changes_nothing(seed):
-    logits, labels = sample(seed, n=20)
-    order = np.random.default_rng(seed).permutation(6)  # new label of old class c is order[c]
-    renamed = np.empty_like(logits)
-    renamed[:, order] = logits
-    moved = np.empty_like(D)
-    moved[np.ix_(order, order)] = D
-    before = metrics.hierarchical_metrics(logits, labels, D)
-    assert metrics.hierarchical_metrics(renamed, order[labels], moved) == pytest.approx(before, nan_ok=True)
-
-
 def softmax(logits):
     return torch.tensor(logits).softmax(1).numpy()
 
@@ -106,14 +84,6 @@ def test_minimum_risk_against_a_loop_and_never_riskier_than_the_argmax(seed):
     assert found.tolist() == [int(np.argmin(np.round(r, 12))) for r in risks]
     chosen = np.take_along_axis(np.array(risks), found[:, None], 1)
     assert (chosen <= np.take_along_axis(np.array(risks), probabilities.argmax(1)[:, None], 1) + 1e-12).all()
-
-
-def test_minimum_risk_prefers_the_safe_answer():
-    """40 % saw against 30 % lion and 30 % tiger: to answer with a cat risks less."""
-    probabilities = np.zeros((1, 6))
-    probabilities[0, [TREE.classes.index(c) for c in ("saw", "lion", "tiger")]] = [0.4, 0.3, 0.3]
-    answer = TREE.classes[metrics.minimum_risk_labels(probabilities, D)[0]]
-    assert answer in ("lion", "tiger")
 
 
 def test_minimum_risk_takes_costs_that_differ_by_direction():
@@ -130,10 +100,10 @@ def test_mistakes_by_hand():
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
-        (lambda: metrics.hierarchical_metrics(np.zeros((2, 6)), [0], D), "2 rows of scores beside 1 labels"),
+        (lambda: metrics.hierarchical_metrics(np.zeros((2, 6)), [0], D), r"\(2, 6\); expected \(1, 6\)"),
         (
             lambda: metrics.hierarchical_metrics(np.zeros((1, 5)), [0], D),
-            "5 scores a sample beside 6 classes",
+            r"\(1, 5\); expected \(1, 6\)",
         ),
         (lambda: metrics.hierarchical_metrics(np.zeros((1, 6)), [6], D), "expected 0 to 5"),
         (lambda: metrics.hierarchical_metrics(np.zeros((1, 6)), [0.5], D), "integers"),
