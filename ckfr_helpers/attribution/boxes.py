@@ -1,14 +1,9 @@
-"""Box accuracy of score maps: MaxBoxAcc, MaxBoxAccV2, GT-known and Top-1 localisation.
+"""Box accuracy of score maps: MaxBoxAcc, MaxBoxAccV2 and GT-known localisation.
 
-The definitions are those of the public evaluation of Choe et al., "Evaluating Weakly Supervised Object
-Localization Methods Right" (CVPR 2020), to the last count: the byte image it thresholds, the thousand
-thresholds, ``findContours``, boxes that reach one pixel past the contour, IoU with + 1 pixels. Thresholds
-between two neighbouring byte values of a map leave the same pixels, so contours are traced once for each
-value, at most 255 times a map instead of a thousand.
-
-Two cautions come with these scores. MaxBoxAcc picks the score threshold on the very images it reports, so it
-is an upper bound; ``best_thresholds`` of validation images and ``at`` on test images give what a user would
-get. And with ``contours="all"`` a map may offer many boxes, the best of which counts.
+The definitions are those of the public evaluation of Choe et al. (CVPR 2020), to the last count. Thresholds
+between two neighbouring byte values leave the same pixels, so contours are traced once for each value.
+MaxBoxAcc picks its threshold on the very images it reports, an upper bound: ``best_thresholds`` of validation
+images and ``at`` on test images give what a user would get.
 """
 
 from collections.abc import Sequence
@@ -30,21 +25,6 @@ Contours = Literal["all", "largest"]
 
 
 @dataclass(frozen=True)
-class Localization:
-    """Share of images whose object was found, at one score threshold.
-
-    Attributes:
-        accuracy: in [0, 1].
-        threshold: the score threshold, as a share of each map's maximum.
-        correct: (N,) bool, image by image, for bootstraps and paired tests.
-    """
-
-    accuracy: float
-    threshold: float
-    correct: np.ndarray
-
-
-@dataclass(frozen=True)
 class BoxAccuracy:
     """Box accuracy at every score threshold.
 
@@ -60,12 +40,14 @@ class BoxAccuracy:
 
     @classmethod
     def from_ious(cls, ious: np.ndarray, iou_thresholds: Sequence[float] = MAX_BOX_ACC_V2) -> "BoxAccuracy":
-        """From the (N, 1000) rows of ``box_ious``, of several batches perhaps.
+        """From the (N, 1000) rows of ``box_ious_by_contours``, of several batches perhaps.
 
         Raises:
             CkfrError: rows of another length, or IoU thresholds outside (0, 1].
         """
-        ious, levels = np.asarray(ious), check_iou_thresholds(iou_thresholds)
+        ious, levels = np.asarray(ious), tuple(float(level) for level in iou_thresholds)
+        if not levels or not all(0 < level <= 1 for level in levels):
+            raise CkfrError(f"The IoU thresholds are {levels}; expected one or more numbers in (0, 1].")
         if ious.ndim != 2 or not len(ious) or ious.shape[1] != len(THRESHOLDS):
             raise CkfrError(f"IoUs have shape {ious.shape}; expected (N, {len(THRESHOLDS)}), N at least 1.")
         return cls(levels, ious, np.stack([(ious >= level).sum(axis=0) for level in levels]))
@@ -91,7 +73,8 @@ class BoxAccuracy:
 
         Where several are equally good, the middle one: the ends of a plateau carry over worst.
         """
-        return THRESHOLDS[[_middle_of_best(row) for row in self.counts]]
+        best = [np.flatnonzero(row == row.max()) for row in self.counts]
+        return THRESHOLDS[[columns[(len(columns) - 1) // 2] for columns in best]]
 
     def at(self, thresholds: float | Sequence[float] | np.ndarray) -> np.ndarray:
         """Which images are right at score thresholds chosen beforehand, (N, K) bool.
@@ -102,38 +85,17 @@ class BoxAccuracy:
         Raises:
             CkfrError: another number of thresholds, or one that is not among ``THRESHOLDS``.
         """
-        levels = np.array(self.iou_thresholds)
-        used = np.asarray(thresholds, float)
-        if used.ndim and used.shape != levels.shape:
+        used, levels = np.asarray(thresholds, float), np.array(self.iou_thresholds)
+        if used.shape not in [(), levels.shape]:
             raise CkfrError(
                 f"{used.size} score thresholds for {len(levels)} IoU levels; expected one, or one for each."
             )
-        columns = [_column(threshold) for threshold in np.broadcast_to(used, levels.shape).tolist()]
+        columns = []
+        for threshold in np.broadcast_to(used, levels.shape).tolist():
+            columns.append(int(np.abs(THRESHOLDS - threshold).argmin()))
+            if not abs(threshold - THRESHOLDS[columns[-1]]) <= 1e-9:
+                raise CkfrError(f"The score threshold is {threshold}; expected one of 0, 0.001, … 0.999.")
         return self.ious[:, columns] >= levels
-
-    def localized(
-        self, iou_threshold: float = 0.5, threshold: float | None = None, right: np.ndarray | None = None
-    ) -> Localization:
-        """GT-known localisation; Top-1 localisation when ``right`` says which images were classified right.
-
-        The maps are those of the true class, and ``contours="largest"``. For Top-1 maps of the predicted
-        class would give the same number: where the prediction is wrong the map does not matter.
-
-        Args:
-            iou_threshold: any overlap; it need not be among ``iou_thresholds``.
-            threshold: score threshold; None takes the best for these very images, an upper bound.
-            right: (N,) bool.
-        """
-        hit = self.ious >= iou_threshold  # (N, 1000)
-        if right is not None:
-            if np.shape(right) != (len(hit),):
-                raise CkfrError(
-                    f"`right` has shape {np.shape(right)}; expected ({len(hit)},), one per image."
-                )
-            hit = hit & np.asarray(right, bool)[:, None]
-        column = _middle_of_best(hit.sum(axis=0)) if threshold is None else _column(threshold)
-        correct = hit[:, column]
-        return Localization(float(correct.mean()), float(THRESHOLDS[column]), correct)
 
 
 def max_box_acc(
@@ -165,27 +127,23 @@ def max_box_acc(
         Choe et al., CVPR 2020, §3.3, and the extended "Evaluation for Weakly Supervised Object Localization:
         Protocol, Metrics, and Datasets" (PAMI 2022), which adds MaxBoxAccV2.
     """
-    levels = check_iou_thresholds(iou_thresholds)
-    return BoxAccuracy.from_ious(box_ious(score_maps, boxes, contours), levels)
-
-
-def box_ious(score_maps: Maps, boxes: Boxes, contours: Contours = "all") -> np.ndarray:
-    """Best IoU of any predicted with any true box, per image and score threshold, (N, 1000) float64.
-
-    Arguments and errors as for ``max_box_acc``. Rows of several batches may be concatenated for
-    ``BoxAccuracy.from_ious``, so the maps of a large set need not be in memory together.
-    """
-    return box_ious_by_contours(score_maps, boxes)[_check_contours(contours)]
+    return BoxAccuracy.from_ious(
+        box_ious_by_contours(score_maps, boxes)[_check_contours(contours)], iou_thresholds
+    )
 
 
 def box_ious_by_contours(score_maps: Maps, boxes: Boxes) -> dict[str, np.ndarray]:
-    """``box_ious`` for ``"all"`` contours and for the ``"largest"`` alone, from tracing them once."""
+    """Best IoU of any predicted with any true box, per image and score threshold, (N, 1000) float64 each.
+
+    For ``"all"`` contours and for the ``"largest"`` alone; arguments and errors as for ``max_box_acc``. Rows
+    of several batches may be concatenated for ``BoxAccuracy.from_ious``.
+    """
     check_count(score_maps, boxes, "score maps", "lists of boxes")
     every, largest = np.empty((2, len(score_maps), len(THRESHOLDS)))
     for index, (score_map, true) in enumerate(zip(score_maps, boxes, strict=True)):
         scores = check_map(score_map, index)
         target = check_boxes(true, f"image {index}", scores.shape)
-        image = _to_bytes(scores)
+        image = (scores * 255).astype(np.uint8)
         levels = (THRESHOLDS * int(image.max())).astype(int)  # (1000,) bytes
         # How many distinct values lie at or below each level: where that is equal, so are the pixels above.
         group = np.searchsorted(np.unique(image), levels, side="right")
@@ -214,7 +172,7 @@ def boxes_from_map(
         raise CkfrError(
             f"The score threshold is {threshold}; expected a number from 0 up to, not including, 1."
         )
-    image = _to_bytes(check_map(score_map, 0))
+    image = (check_map(score_map, 0) * 255).astype(np.uint8)
     boxes, _, largest = _contour_boxes(image, [int(threshold * int(image.max()))])
     return boxes if _check_contours(contours) == "all" else boxes[largest]
 
@@ -233,18 +191,6 @@ def iou_matrix(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     shared = np.maximum(0, sides).prod(axis=-1)
     areas = [(box[..., 2:] - box[..., :2] + 1).prod(axis=-1) for box in (a, b)]
     return shared / (areas[0] + areas[1] - shared)
-
-
-def check_iou_thresholds(levels: Sequence[float]) -> tuple[float, ...]:
-    """One or more overlaps in (0, 1], as floats."""
-    levels = tuple(float(level) for level in levels)
-    if not levels or not all(0 < level <= 1 for level in levels):
-        raise CkfrError(f"The IoU thresholds are {levels}; expected one or more numbers in (0, 1].")
-    return levels
-
-
-def _to_bytes(scores: np.ndarray) -> np.ndarray:
-    return (scores * 255).astype(np.uint8)
 
 
 def _contour_boxes(image: np.ndarray, levels: list[int]) -> tuple[np.ndarray, list[int], list[int]]:
@@ -270,19 +216,19 @@ def _contour_boxes(image: np.ndarray, levels: list[int]) -> tuple[np.ndarray, li
     return np.minimum(boxes, [width, height, width - 1, height - 1]), starts, largest
 
 
-def _middle_of_best(counts: np.ndarray) -> int:
-    best = np.flatnonzero(counts == counts.max())
-    return int(best[(len(best) - 1) // 2])
-
-
-def _column(threshold: float) -> int:
-    column = int(np.abs(THRESHOLDS - threshold).argmin())
-    if not abs(threshold - THRESHOLDS[column]) <= 1e-9:
-        raise CkfrError(f"The score threshold is {threshold}; expected one of 0, 0.001, … 0.999.")
-    return column
-
-
 def _check_contours(contours: Contours) -> Contours:
     if contours not in ("all", "largest"):
         raise CkfrError(f"contours is {contours!r}; expected 'all' or 'largest'.")
     return contours
+
+
+def centre_map(height: int, width: int) -> np.ndarray:
+    """A score map that looks at nothing: a round Gaussian at the centre, (H, W) float32 with maximum 1.
+
+    The baseline of Choe et al. (CVPR 2020, §4.3): photographers centre their objects, so this scores well,
+    and a method must beat it. Its deviation is a quarter of the shorter side.
+    """
+    y, x = np.arange(height) - (height - 1) / 2, np.arange(width) - (width - 1) / 2
+    squared = (y[:, None] ** 2 + x[None] ** 2) / (min(height, width) / 4) ** 2
+    scores = np.exp(-squared / 2)
+    return (scores / scores.max()).astype(np.float32)

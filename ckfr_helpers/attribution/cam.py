@@ -1,15 +1,11 @@
 """Class activation maps: in closed form, and by gradients through pytorch-grad-cam.
 
 For a network that ends in average pooling and a linear layer, the classifier's weights applied at each place
-of the last feature map are the exact share of each place in the logit (Zhou et al., CVPR 2016). No backward
-pass is needed, and Grad-CAM gives the same map at a higher price.
-
-The other methods are pytorch-grad-cam's definitions. Its own loop is not used: that leaves gradients and
-modes changed, hides an ``IndexError`` and scales each map twice. Here the model comes back as it was.
+of the last feature map are the exact share of each place in the logit (Zhou et al., CVPR 2016). For others
+there are pytorch-grad-cam's methods, without its loop, which hides errors and leaves the model changed.
 """
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -17,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ckfr_helpers.models.classifier import Classifier
+from ckfr_helpers.models.classifier import Classifier, evaluating
 from ckfr_helpers.runtime import CkfrError
 
 Method = Literal["gradcam", "hirescam", "layercam", "eigencam"]
@@ -57,16 +53,15 @@ def class_activation_maps(
         CkfrError: a network that does not end in average pooling and a linear layer, or wrong images or
             targets, or features that are not finite.
     """
-    if not getattr(model, "gap_linear", False):
-        name = getattr(model, "name", type(model).__name__)
+    if not model.gap_linear:
         raise CkfrError(
-            f"{name} does not end in average pooling and one linear layer, so its maps have no closed form; "
-            f"use gradient_cam."
+            f"{model.name} does not end in average pooling and one linear layer, so its maps have no closed "
+            f"form; use gradient_cam."
         )
     classes = _check_inputs(images, targets)
     device = next(model.parameters()).device
     maps = []
-    with _left_as_it_was(model), torch.inference_mode():
+    with evaluating(model), torch.inference_mode():
         for start in range(0, len(images), batch_size):
             state = model.stages(images[start : start + batch_size].to(device))
             features, logits = model.to_map(state), model.classify(model.neck(state))
@@ -78,7 +73,7 @@ def class_activation_maps(
 
 
 def gradient_cam(
-    model: nn.Module,
+    model: Classifier,
     images: Tensor,
     targets: Targets = None,
     method: Method = "gradcam",
@@ -87,18 +82,14 @@ def gradient_cam(
     relu: bool = True,
     size: tuple[int, int] | None = None,
     layer: nn.Module | None = None,
-    to_map: nn.Module | None = None,
     batch_size: int = 16,
 ) -> Tensor:
-    """Maps by pytorch-grad-cam's definitions, with nothing left behind.
+    """Maps by pytorch-grad-cam's definitions, with nothing left behind in the model.
 
-    The model's modes, ``.grad``, ``requires_grad`` and hooks are as before when this returns or raises.
-    Frozen models work, inside ``torch.no_grad`` and ``torch.inference_mode`` too: gradients start at a copy
-    of the images, and the parameters take none.
+    Frozen models work, inside ``torch.no_grad`` and ``torch.inference_mode`` too.
 
     Args:
-        model: a ``Classifier``, the tail of ``Classifier.split``, or, with ``layer``, any network that gives
-            logits (N, K).
+        model: a classifier, or the tail of ``Classifier.split``.
         images: normalised images (N, 3, H, W); for a tail, the trunk's outputs.
         targets: class per image; None takes the predicted class. EigenCAM does not look at them.
         method: ``"gradcam"`` (Selvaraju et al., ICCV 2017), ``"hirescam"`` (Draelos & Carin, 2020),
@@ -108,35 +99,26 @@ def gradient_cam(
         raw: give signed maps of the layer's size, before ReLU and scaling.
         relu: keep only evidence for the class, as Grad-CAM's paper does.
         size: (height, width) of the maps; by default that of ``images``.
-        layer: the layer to look at; by default the last stage of a ``Classifier``.
-        to_map: turns that layer's output into (B, C, h, w) where it is something else.
+        layer: the layer to look at; by default the last stage.
         batch_size: images at a time; a memory limit only, maps do not depend on it.
 
     Returns:
         As `class_activation_maps`.
 
     Raises:
-        CkfrError: an unknown method, a network without a layer to look at, a number of targets that is not
-            that of the images, a class that does not exist, features or gradients that are not finite.
+        CkfrError: an unknown method, a layer that is no part of the model or gives no map, wrong images or
+            targets, features or gradients that are not finite.
     """
     if method not in METHODS:
         raise CkfrError(f"Unknown method {method!r}; expected one of {', '.join(METHODS)}.")
     classes = _check_inputs(images, targets)
-    if layer is None:
-        if not isinstance(model, Classifier):
-            raise CkfrError(
-                f"{type(model).__name__} is no Classifier, so the layer to look at must be given."
-            )
-        layer, to_map = model.stages, model.to_map  # the whole Sequential: a tail may have no stage left
-    elif all(module is not layer for module in model.modules()):
-        raise CkfrError("The layer to look at is not part of the model.")
     device = next(model.parameters()).device
     maps = []
-    with _left_as_it_was(model), torch.inference_mode(False), torch.enable_grad():
-        model.requires_grad_(False)
+    with evaluating(model), torch.inference_mode(False), torch.enable_grad():
         for start in range(0, len(images), batch_size):
             chunk = images[start : start + batch_size].detach().to(device).clone().requires_grad_(True)
-            maps.append(_library_maps(model, layer, to_map, chunk, classes, method, start))
+            # By default the whole Sequential: a tail may have no stage left.
+            maps.append(_library_maps(model, layer or model.stages, chunk, classes, method, start))
     found = torch.cat(maps)
     return found if raw else score_maps(found, size or (images.shape[-2], images.shape[-1]), relu=relu)
 
@@ -166,23 +148,16 @@ def upsample(raw: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _library_maps(
-    model: nn.Module,
-    layer: nn.Module,
-    to_map: nn.Module | None,
-    images: Tensor,
-    classes: Tensor | None,
-    method: Method,
-    start: int,
+    model: Classifier, layer: nn.Module, images: Tensor, classes: Tensor | None, method: Method, start: int
 ) -> Tensor:
     """One batch with pytorch-grad-cam's hooks and its definition of the method, (B, h, w) before ReLU."""
     import pytorch_grad_cam as library  # slow to import; brings OpenCV and scikit-learn
 
     def shape(tensor: Tensor) -> Tensor:
-        found = tensor if to_map is None else to_map(tensor)
+        found = model.to_map(tensor)
         if found.ndim != 4:
             raise CkfrError(
-                f"The layer to look at gives shape {tuple(tensor.shape)}; expected a map (B, C, h, w), or a "
-                f"to_map that makes one."
+                f"The layer to look at gives shape {tuple(tensor.shape)}; expected a map (B, C, h, w)."
             )
         return found.clone()  # the library keeps a view, which a later in-place ReLU would write over
 
@@ -191,8 +166,8 @@ def _library_maps(
     try:
         logits = kept(images)
         chosen = _chosen(classes, logits, start)
-        if cam.uses_gradients:
-            logits[range(len(chosen)), chosen.tolist()].sum().backward()
+        if cam.uses_gradients:  # of the images alone, so that no parameter receives any
+            torch.autograd.grad(logits[range(len(chosen)), chosen.tolist()].sum(), images)
         # A layer that runs several times is looked at where it runs last.
         activations, gradients = kept.activations[-1:], kept.gradients[-1:]
         if not activations or (cam.uses_gradients and not gradients):
@@ -209,36 +184,17 @@ def _library_maps(
     return found
 
 
-@contextlib.contextmanager
-def _left_as_it_was(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; every module's mode and every parameter's ``requires_grad`` restored after."""
-    modes = [(module, module.training) for module in model.modules()]
-    states = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-        for parameter, requires_grad in states:
-            parameter.requires_grad_(requires_grad)
-
-
 def _check_inputs(images: Tensor, targets: Targets) -> Tensor | None:
     """Targets as (N,) int64 on the CPU, where there are some."""
-    if not isinstance(images, Tensor) or not images.is_floating_point() or images.ndim < 3 or not len(images):
-        found = (
-            f"{images.dtype} {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
-        )
+    if not images.is_floating_point() or images.ndim < 3 or not len(images):
         raise CkfrError(
-            f"Images are {found}; expected a floating-point tensor (N, 3, H, W) with N at least 1, as "
-            f"Classifier.normalize gives."
+            f"Images are {images.dtype} {tuple(images.shape)}; expected a floating-point tensor (N, 3, H, W) "
+            f"with N at least 1, as Classifier.normalize gives."
         )
     if targets is None:
         return None
     classes = torch.as_tensor(targets)
-    numbers = not (classes.is_floating_point() or classes.is_complex() or classes.dtype == torch.bool)
-    if not numbers or classes.shape != (len(images),):
+    if classes.is_floating_point() or classes.shape != (len(images),):
         raise CkfrError(
             f"Targets are {classes.dtype} {tuple(classes.shape)} for {len(images)} images; expected one class"
             f" number per image."

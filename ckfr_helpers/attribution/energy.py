@@ -1,12 +1,11 @@
 """Does the map look at the object? Measures that need an object mask rather than a box.
 
-Box scores ask for the object's extent. These ask something weaker and closer to the claim: does the evidence
-lie on the object at all? Every measure comes image by image, for bootstraps and paired comparisons, and has a
-baseline that never looks at the image.
+Every measure comes image by image, for bootstraps and paired comparisons, and has a baseline that never looks
+at the image.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from itertools import count
 
 import cv2
 import numpy as np
@@ -16,26 +15,6 @@ from ckfr_helpers.attribution.inputs import Maps, check_count, check_map, check_
 from ckfr_helpers.runtime import CkfrError
 
 TOLERANCE = 15  # pixels, Zhang et al.; meant for images of about 500 pixels
-
-
-class BackgroundSwap(NamedTuple):
-    """Accuracy on pairs that share the object and differ in the background; all in [0, 1].
-
-    Attributes:
-        usual: accuracy on the background that goes with the class.
-        foreign: accuracy on another class's background.
-        drop: ``usual - foreign``, what the foreign background costs.
-        both: share of pairs that are right on both.
-        same: share of pairs that get the same class on both, right or wrong.
-        by_pair: (N, 2) bool, right on the usual and on the foreign background.
-    """
-
-    usual: float
-    foreign: float
-    drop: float
-    both: float
-    same: float
-    by_pair: np.ndarray
 
 
 def energy_in_mask(score_maps: Maps, masks: Maps) -> np.ndarray:
@@ -71,7 +50,7 @@ def pointing_game(score_maps: Maps, masks: Maps, tolerance: float = TOLERANCE) -
     Args:
         score_maps, masks: as for ``energy_in_mask``.
         tolerance: radius in pixels of the map. The usual 15 is for images of about 500 pixels; on smaller
-            ones scale it down, or most points hit. ``random_point_hits`` says what chance alone gives.
+            ones scale it down. ``random_point_hits`` says what chance alone gives.
 
     Reference:
         Zhang et al., "Top-down Neural Attention by Excitation Backprop" (ECCV 2016; IJCV 2018), §4.1.
@@ -86,29 +65,18 @@ def pointing_game(score_maps: Maps, masks: Maps, tolerance: float = TOLERANCE) -
 
 def uniform_energy(masks: Maps) -> np.ndarray:
     """``energy_in_mask`` of a map that is the same everywhere: the object's share of the image, (N,)."""
-    return np.array([(truth[truth != 255] == 1).mean() for truth in _checked(masks)])
+    return np.array([(m[m != 255] == 1).mean() for m in map(_mask, masks, count())])
 
 
 def random_point_hits(masks: Maps, tolerance: float = TOLERANCE) -> np.ndarray:
     """Probability that a point chosen at random, among pixels not left out, wins the pointing game, (N,)."""
-    return np.array([_near_object(truth, tolerance)[truth != 255].mean() for truth in _checked(masks)])
-
-
-def box_map(box: np.ndarray | Tensor, height: int, width: int) -> np.ndarray:
-    """A map that is 1 inside one box ``x0, y0, x1, y1`` (inclusive) and 0 outside, (H, W) float32.
-
-    With ``localization.centre_box`` it makes the centre and full-box baselines of the measures here.
-    """
-    x0, y0, x1, y1 = (int(edge) for edge in to_numpy(box))
-    scores = np.zeros((height, width), np.float32)
-    scores[y0 : y1 + 1, x0 : x1 + 1] = 1
-    return scores
+    return np.array([_near_object(m, tolerance)[m != 255].mean() for m in map(_mask, masks, count())])
 
 
 def background_swap(
     usual: np.ndarray | Tensor, foreign: np.ndarray | Tensor, labels: np.ndarray | Tensor
-) -> BackgroundSwap:
-    """Accuracy on background-swapped pairs: the same cut-out on its usual and on a foreign background.
+) -> dict[str, np.ndarray]:
+    """Background-swapped pairs: the same cut-out on its usual and on a foreign background.
 
     A network that reads the object keeps its answer; one that reads the background loses it.
 
@@ -116,31 +84,27 @@ def background_swap(
         usual, foreign: (N,) predicted classes of the two pictures of each pair.
         labels: (N,) the object's class.
 
+    Returns:
+        Pair by pair, each (N,) float: ``usual`` and ``foreign``, right on that background; ``drop``, their
+        difference; ``same``, whether both get the same class. The means are the scores.
+
     Reference:
-        After Xiao et al., "Noise or Signal: The Role of Image Backgrounds in Object Recognition" (ICLR 2021),
-        who measure the gap between backgrounds of the same and of random classes on ImageNet-9.
+        After Xiao et al., "Noise or Signal: The Role of Image Backgrounds in Object Recognition" (ICLR 2021).
     """
     a, b, truth = (to_numpy(part) for part in (usual, foreign, labels))
     if a.ndim != 1 or not a.size or a.shape != b.shape or a.shape != truth.shape:
         raise CkfrError(
             f"Predictions and labels have shapes {a.shape}, {b.shape}, {truth.shape}; expected (N,) for each."
         )
-    right = np.stack([a == truth, b == truth], axis=1)  # (N, 2)
-    first, second = right.mean(axis=0).tolist()
-    both = float(right.all(axis=1).mean())
-    return BackgroundSwap(first, second, first - second, both, float((a == b).mean()), right)
+    right = {"usual": (a == truth).astype(float), "foreign": (b == truth).astype(float)}
+    return right | {"drop": right["usual"] - right["foreign"], "same": (a == b).astype(float)}
 
 
 def _pairs(score_maps: Maps, masks: Maps) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Maps as float64, and their masks."""
     check_count(score_maps, masks, "score maps", "masks")
     for index, (score_map, mask) in enumerate(zip(score_maps, masks, strict=True)):
         scores = check_map(score_map, index, signed=True)
         yield scores.astype(np.float64), _mask(mask, index, scores.shape)
-
-
-def _checked(masks: Maps) -> Iterator[np.ndarray]:
-    return (_mask(mask, index) for index, mask in enumerate(masks))
 
 
 def _mask(mask: np.ndarray | Tensor, index: int, shape: tuple[int, ...] | None = None) -> np.ndarray:

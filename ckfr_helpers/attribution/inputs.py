@@ -12,12 +12,15 @@ Maps = np.ndarray | Tensor | Sequence[np.ndarray | Tensor]  # (N, H, W), or N of
 Boxes = np.ndarray | Tensor | Sequence[np.ndarray | Tensor]  # N of (n, 4)
 
 
-def to_numpy(value: np.ndarray | Tensor | Sequence) -> np.ndarray:
-    """An array on the CPU; bfloat16, which NumPy lacks, becomes float32."""
+def to_numpy(value: np.ndarray | Tensor | Sequence, what: str = "The input") -> np.ndarray:
+    """An array of numbers on the CPU; bfloat16, which NumPy lacks, becomes float32."""
     if isinstance(value, Tensor):
         value = value.detach().cpu()
-        return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
-    return np.asarray(value)
+        value = value.float() if value.dtype == torch.bfloat16 else value
+    array = np.asarray(value)
+    if array.dtype.kind not in "biuf":
+        raise CkfrError(f"{what} holds {array.dtype}; expected numbers.")
+    return array
 
 
 def check_count(first: Sized, second: Sized, name: str, other: str) -> None:
@@ -29,15 +32,11 @@ def check_count(first: Sized, second: Sized, name: str, other: str) -> None:
 
 
 def check_map(score_map: np.ndarray | Tensor, index: int, *, signed: bool = False) -> np.ndarray:
-    """One score map, (H, W) floats in its own precision: in [0, 1], or of any finite values if ``signed``.
-
-    Raises:
-        CkfrError: wrong shape, not numbers, NaN, or values outside that range.
-    """
-    scores = _numbers(score_map, f"Score map {index}")
+    """One score map, (H, W) floats in its own precision: in [0, 1], or of any finite values if ``signed``."""
+    scores = to_numpy(score_map, f"Score map {index}")
     if scores.ndim != 2 or not scores.size:
         raise CkfrError(f"Score map {index} has shape {scores.shape}; expected (height, width).")
-    if not np.issubdtype(scores.dtype, np.floating):
+    if scores.dtype.kind != "f":
         scores = scores.astype(np.float32)
     low, high = float(scores.min()), float(scores.max())  # NaN wins both
     if np.isnan(low) or (signed and not np.isfinite([low, high]).all()):
@@ -47,18 +46,17 @@ def check_map(score_map: np.ndarray | Tensor, index: int, *, signed: bool = Fals
     return scores
 
 
-def check_boxes(boxes: np.ndarray | Tensor, name: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
-    """One image's true boxes, (n, 4) float64; a single box may come as (4,).
+def check_boxes(boxes: np.ndarray | Tensor, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """One image's true boxes ``x0, y0, x1, y1`` in pixels, (n, 4) float64; a single one may come as (4,).
 
     Args:
-        boxes: ``x0, y0, x1, y1`` in pixels.
         name: what messages call the image.
         shape: (H, W) of its map.
 
     Raises:
         CkfrError: no box, wrong shape, NaN or infinite, negative, reversed, or wholly outside the map.
     """
-    found = _numbers(boxes, f"The array of boxes of {name}")
+    found = to_numpy(boxes, f"The array of boxes of {name}")
     found = found[None] if found.shape == (4,) else found
     if found.size == 0:
         raise CkfrError(f"There is no box for {name}; expected at least one, as x0, y0, x1, y1.")
@@ -71,7 +69,7 @@ def check_boxes(boxes: np.ndarray | Tensor, name: str, shape: tuple[int, ...] | 
             raise CkfrError(f"{which}; expected finite pixel positions that are not negative.")
         if x1 < x0 or y1 < y0:
             raise CkfrError(f"{which}, which is reversed; expected x0 <= x1 and y0 <= y1.")
-        if shape is not None and (x0 > shape[1] - 1 or y0 > shape[0] - 1):
+        if x0 > shape[1] - 1 or y0 > shape[0] - 1:
             raise CkfrError(
                 f"{which}, outside its map of {shape[1]} × {shape[0]} pixels; expected pixels of the map."
             )
@@ -79,26 +77,10 @@ def check_boxes(boxes: np.ndarray | Tensor, name: str, shape: tuple[int, ...] | 
 
 
 def check_mask(mask: np.ndarray | Tensor, index: int, shape: tuple[int, ...] | None = None) -> np.ndarray:
-    """One mask (H, W) holding 0, 1 and perhaps 255 (left out of the count).
-
-    Raises:
-        CkfrError: another shape than ``shape``, that of the map, or other values.
-    """
-    truth = _numbers(mask, f"Mask {index}")
-    if shape is not None and truth.shape != tuple(shape):
-        raise CkfrError(
-            f"Mask {index} has shape {truth.shape}; expected {tuple(shape)}, that of its score map."
-        )
-    if truth.dtype != bool and not np.isin(truth, (0, 1, 255)).all():
+    """One mask (H, W), of the map's ``shape``, holding 0, 1 and perhaps 255 (left out of the count)."""
+    truth = to_numpy(mask, f"Mask {index}")
+    if shape is not None and truth.shape != shape:
+        raise CkfrError(f"Mask {index} has shape {truth.shape}; expected {shape}, that of its score map.")
+    if not np.isin(truth, (0, 1, 255)).all():
         raise CkfrError(f"Mask {index} holds values other than 0 (elsewhere), 1 (object) and 255 (ignored).")
     return truth
-
-
-def _numbers(value: np.ndarray | Tensor, what: str) -> np.ndarray:
-    try:
-        array = to_numpy(value)
-    except (TypeError, ValueError) as error:
-        raise CkfrError(f"{what} cannot be read as an array ({error}); expected numbers.") from error
-    if not (np.issubdtype(array.dtype, np.number) or array.dtype == bool) or np.iscomplexobj(array):
-        raise CkfrError(f"{what} holds {array.dtype}; expected numbers.")
-    return array

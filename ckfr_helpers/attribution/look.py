@@ -17,7 +17,6 @@ from tqdm.auto import tqdm
 from ckfr_helpers.attribution import boxes as box_scores
 from ckfr_helpers.attribution import cam
 from ckfr_helpers.attribution import energy as attention
-from ckfr_helpers.attribution.baselines import box_acc, centre_box, centre_map
 from ckfr_helpers.attribution.inputs import check_boxes
 from ckfr_helpers.attribution.pixels import average_precision, pixel_counts
 from ckfr_helpers.datasets.base import Example, ImageSource
@@ -104,10 +103,9 @@ def look(
             predicted = model(inputs).argmax(1).tolist()
         raw = maps(model, inputs, labels)  # (B, h, w)
         for one, index, label, answer in zip(raw, indices.tolist(), labels.tolist(), predicted, strict=True):
-            measured, scores, mask = _measure(one, source[index], source.where(index))
+            measured, pixels = _measure(one, source[index], source.where(index))
             rows.append((index, label, answer, *measured))
-            if mask is not None:
-                counts.append(pixel_counts([scores], [mask]))
+            counts += [] if pixels is None else [pixels]
     columns = [np.array(column) for column in zip(*rows, strict=True)]
     return Look(*columns, average_precision(np.sum(counts, axis=0)) if counts else None)  # type: ignore[call-arg, arg-type]
 
@@ -117,8 +115,8 @@ def closed_form(model: Classifier, inputs: Tensor, classes: Tensor) -> Tensor:
     return cam.class_activation_maps(model, inputs, classes, raw=True)
 
 
-def _measure(raw: Tensor, example: Example, name: str) -> tuple[tuple, np.ndarray, np.ndarray | None]:
-    """One map (h, w): energy, pointing, area, IoUs; scaled to the picture's size and [0, 1]; its mask."""
+def _measure(raw: Tensor, example: Example, name: str) -> tuple[tuple, np.ndarray | None]:
+    """What `Look` holds of one map (h, w); its `pixel_counts`, where there is a mask."""
     if not raw.isfinite().all():
         raise CkfrError(f"The map of {name} holds NaN or infinite values; expected finite ones.")
     size = (example[0].shape[-2], example[0].shape[-1])
@@ -135,29 +133,22 @@ def _measure(raw: Tensor, example: Example, name: str) -> tuple[tuple, np.ndarra
         ious["all"][0],
         ious["largest"][0],
     )
-    return measured, scaled[0], truth[0] if "masks" in example[1] else None
+    return measured, pixel_counts(scaled, truth) if "masks" in example[1] else None
 
 
 def object_mask(example: Example, name: str = "the image") -> np.ndarray:
-    """(H, W) uint8, 1 on any object: its masks where there are some, else the inside of its boxes.
-
-    Raises:
-        CkfrError: if the example has neither; ``name`` is what the message calls it.
-    """
+    """(H, W) uint8, 1 on any object: its masks where there are some, else the inside of its boxes."""
     image, target = example
     if "masks" in target:
         return target["masks"].any(0).numpy().astype(np.uint8)
-    height, width = image.shape[-2:]
-    boxes = object_boxes(example, name)
-    return np.max([attention.box_map(box, height, width) for box in boxes], axis=0).astype(np.uint8)
+    mask = np.zeros(image.shape[-2:], np.uint8)
+    for x0, y0, x1, y1 in object_boxes(example, name).astype(int):
+        mask[y0 : y1 + 1, x0 : x1 + 1] = 1
+    return mask
 
 
 def object_boxes(example: Example, name: str = "the image") -> np.ndarray:
-    """The true boxes (n, 4), both ends inside the object; where there are none, those of the masks.
-
-    Raises:
-        CkfrError: if the example has neither, or a box is not finite, reversed or outside the picture.
-    """
+    """The checked boxes (n, 4), both ends inside the object; where there are none, those of the masks."""
     image, target = example
     boxes = target.get("boxes")
     if boxes is None and "masks" in target:
@@ -189,8 +180,8 @@ def look_scores(test: Look, val: Look) -> dict[str, float]:
     """The scores of a split: those of `per_image`, and the official ones, thresholds picked in hindsight.
 
     Returns:
-        The means of `per_image`, and ``max_box_acc_v2``, ``gt_known`` (MaxBoxAcc: largest contour, IoU 0.5)
-        and, of pictures with masks, ``pxap``, as Choe et al. (CVPR 2020) define them.
+        The means of `per_image`, ``max_box_acc_v2``, ``gt_known`` (largest contour, IoU 0.5), and ``pxap``
+        where there are masks.
     """
     scores = {name: float(value.mean()) for name, value in per_image(test, val).items()}
     scores |= {"max_box_acc_v2": test.boxes.mean, "gt_known": float(test.largest.per_iou[0])}
@@ -220,18 +211,16 @@ def study_scores(
         maps: as for `look`.
 
     Returns:
-        `look_scores` and `per_image` of the test split, the values of an image in the loader's order. With
-        swapped backgrounds both also hold ``usual``, ``foreign`` (accuracies) and ``drop``, their difference,
-        and the scores ``same``, as `energy.background_swap` has them.
+        `look_scores` and `per_image` of the test split, the values of an image in the loader's order; with
+        swapped backgrounds also what `energy.background_swap` gives, and its means.
     """
     test, val = (look(model, loaders[split], sources[split], maps) for split in ("test", "val"))
     scores, images = look_scores(test, val), per_image(test, val)
     if all(background in loaders for background in BACKGROUNDS):
         on_usual, on_foreign = (_answers(model, loaders[each], test.indices) for each in BACKGROUNDS)
         swap = attention.background_swap(on_usual, on_foreign, test.labels)
-        usual, foreign = swap.by_pair.T.astype(float)
-        images |= {"usual": usual, "foreign": foreign, "drop": usual - foreign}
-        scores |= {"usual": swap.usual, "foreign": swap.foreign, "drop": swap.drop, "same": swap.same}
+        images |= swap
+        scores |= {name: float(value.mean()) for name, value in swap.items()}
     return scores, images
 
 
@@ -263,7 +252,7 @@ def free_scores(source: ImageSource, most: int = 720) -> dict[str, float]:
     for index in range(0, len(source), max(1, len(source) // most)):
         example, name = source[index], source.where(index)
         height, width = example[0].shape[-2:]
-        truth, centre = object_mask(example, name)[None], centre_map(height, width)
+        truth, centre = object_mask(example, name)[None], box_scores.centre_map(height, width)
         tolerance = round(POINTING_TOLERANCE * max(height, width))
         rows.append({
             "uniform_energy": attention.uniform_energy(truth),
@@ -273,10 +262,10 @@ def free_scores(source: ImageSource, most: int = 720) -> dict[str, float]:
         })  # fmt: skip
         boxes.append(object_boxes(example, name))
         centres.append(centre)
-        whole.append(centre_box(height, width))
+        whole.append(box_scores.iou_matrix([[0, 0, width - 1, height - 1]], boxes[-1]).max() >= 0.5)
     every, largest = box_scores.box_ious_by_contours(centres, boxes).values()
     return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]} | {
         "centre_max_box_acc_v2": box_scores.BoxAccuracy.from_ious(every).mean,
         "centre_gt_known": box_scores.BoxAccuracy.from_ious(largest, (0.5,)).mean,
-        "whole_image_gt_known": float(box_acc(np.array(whole), boxes, (0.5,))[0]),
+        "whole_image_gt_known": float(np.mean(whole)),
     }

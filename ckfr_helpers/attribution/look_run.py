@@ -1,9 +1,8 @@
 """Where a finished run looks: what ``ckfr look`` does."""
 
 import dataclasses
+from functools import partial
 from pathlib import Path
-
-from torch import Tensor
 
 from ckfr_helpers.attribution import cam
 from ckfr_helpers.attribution.look import MapMaker, closed_form, look, look_scores
@@ -24,9 +23,6 @@ def look_at_run(
     progress: bool = True,
 ) -> dict[str, float | None]:
     """Localisation scores of a finished run on pictures with boxes or masks; thresholds from their val split.
-
-    Neither the data that the run was trained on is opened, unless it is what is looked at, nor need this be
-    the machine it was trained on.
 
     Args:
         folder: of the run, as `training.train` leaves it.
@@ -72,8 +68,4 @@ def _some(classes: tuple[str, ...]) -> str:
 def _map_maker(model: Classifier, method: cam.Method | None) -> MapMaker:
     if method is None and model.gap_linear:
         return closed_form
-
-    def by_gradients(model: Classifier, inputs: Tensor, classes: Tensor) -> Tensor:
-        return cam.gradient_cam(model, inputs, classes, method or "gradcam", raw=True)
-
-    return by_gradients
+    return partial(cam.gradient_cam, method=method or "gradcam", raw=True)

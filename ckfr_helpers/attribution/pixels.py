@@ -1,4 +1,4 @@
-"""Pixel scores of score maps against masks: the precision-recall curve and PxAP."""
+"""Pixel average precision of score maps against masks (PxAP)."""
 
 import numpy as np
 
@@ -8,25 +8,18 @@ from ckfr_helpers.runtime import CkfrError
 EDGES = np.append(np.arange(0, 1, 0.001), [1.0, 2.0, 3.0])  # the public evaluation's bins
 
 
-def precision_recall(score_maps: Maps, masks: Maps) -> tuple[np.ndarray, np.ndarray]:
-    """Pixel precision and recall at falling score thresholds, all images' pixels pooled, two (1002,) arrays.
+def pxap(score_maps: Maps, masks: Maps) -> float:
+    """Pixel average precision: area under the pooled pixel precision-recall curve, in [0, 1].
+
+    No box and no threshold to choose; needs masks.
 
     Args:
         score_maps: (N, H, W), or N maps (H, W), with values in [0, 1].
         masks: as many masks of the same sizes: 1 or True on the object, 0 elsewhere, 255 where a pixel is
             left out of the count.
 
-    Returns:
-        Precision (NaN where nothing is predicted) and recall, at score ≥ 2, ≥ 1, ≥ 0.999, … ≥ 0: the bins of
-        the public evaluation.
-    """
-    return _curve(pixel_counts(score_maps, masks))
-
-
-def pxap(score_maps: Maps, masks: Maps) -> float:
-    """Pixel average precision: area under the pooled pixel precision-recall curve, in [0, 1].
-
-    No box and no threshold to choose; needs masks. Arguments and errors as for ``precision_recall``.
+    Raises:
+        CkfrError: maps or masks of another form, named by index; no object pixel in any mask.
 
     Reference:
         Choe et al., CVPR 2020, eq. (5) and (6).
@@ -47,15 +40,9 @@ def pixel_counts(score_maps: Maps, masks: Maps) -> np.ndarray:
 
 def average_precision(counts: np.ndarray) -> float:
     """``pxap`` from ``pixel_counts``."""
-    precision, recall = _curve(counts)
-    gain = np.diff(recall)
-    return float(precision[1:][gain > 0] @ gain[gain > 0])
-
-
-def _curve(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    inside, outside = counts
-    if not inside.sum():
+    inside, outside = counts[:, ::-1].cumsum(axis=1)  # at falling thresholds
+    if not inside[-1]:
         raise CkfrError("No mask marks any object pixel, so recall has no meaning; expected at least one.")
-    hits, wrong = inside[::-1].cumsum(), outside[::-1].cumsum()
-    with np.errstate(invalid="ignore"):
-        return hits / (hits + wrong), hits / inside.sum()
+    gain = np.diff(inside / inside[-1])
+    some = gain > 0
+    return float((inside / np.maximum(inside + outside, 1))[1:][some] @ gain[some])

@@ -25,9 +25,6 @@ def randomised(model: Classifier, stages: int, seed: int = 0) -> Classifier:
         model: any classifier, whole or a tail.
         stages: 0 for the classifier alone, ``len(model.stages)`` for everything.
         seed: of the new weights.
-
-    Raises:
-        CkfrError: if there are fewer stages than that.
     """
     if not 0 <= stages <= len(model.stages):
         raise CkfrError(f"Cannot randomise {stages} stages; {model.name} has 0 to {len(model.stages)}.")
@@ -39,9 +36,7 @@ def randomised(model: Classifier, stages: int, seed: int = 0) -> Classifier:
             for module in part.modules():
                 if callable(reset := getattr(module, "reset_parameters", None)):
                     reset()
-                if isinstance(
-                    module, nn.Conv2d
-                ):  # so that values neither die out nor explode (He et al., 2015)
+                if isinstance(module, nn.Conv2d):  # so that values neither die out nor explode
                     nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
     return changed.eval()
 
@@ -54,9 +49,6 @@ def map_similarity(first: Tensor | np.ndarray, second: Tensor | np.ndarray) -> n
 
     Returns:
         (N,) in [-1, 1]; 0 where one of the two maps is flat and so has no order.
-
-    Raises:
-        CkfrError: if the shapes differ.
     """
     a, b = (np.asarray(maps, np.float64) for maps in (first, second))
     if a.shape != b.shape or a.ndim != 3:

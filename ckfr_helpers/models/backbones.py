@@ -1,8 +1,8 @@
 """Where each family of networks keeps its stages, its neck and its linear layer.
 
-One short adapter per family takes a torchvision network apart into references; nothing is copied, so the
-parts compute what the whole computes. Stages are cut where no stage starts with an in-place operation: that
-would write over a cached trunk output. Every other network comes from timm, as a single stage.
+One short adapter per family takes a torchvision network apart into references. Stages are cut where no stage
+starts with an in-place operation: that would write over a cached trunk output. Every other network comes from
+timm, as a single stage.
 """
 
 from collections.abc import Callable, Mapping

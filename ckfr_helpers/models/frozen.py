@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from ckfr_helpers.models.classifier import evaluating
 from ckfr_helpers.runtime import CkfrError
 
 
@@ -65,11 +66,10 @@ def cache_features(
     Raises:
         CkfrError: if the loader is empty, or the trunk's output overflows ``dtype``.
     """
-    modes = {module: module.training for module in trunk.modules()}  # frozen stages may differ from the rest
-    trunk.eval().to(device)
+    trunk.to(device)
     rows: list[tuple[Tensor, Tensor, Tensor]] = []
     run: Callable[[Tensor], Tensor] | None = None
-    try:
+    with evaluating(trunk):
         for inputs, targets, indices in tqdm(loader, desc="features", disable=not progress, leave=False):
             inputs = inputs.to(device, non_blocking=True)
             run = run or _folded(trunk, inputs)
@@ -77,9 +77,6 @@ def cache_features(
             if not torch.isfinite(output).all():
                 raise CkfrError(f"A trunk output does not fit {dtype}; expected finite values, try float32.")
             rows.append((output, targets["label"].clone(), indices.clone()))
-    finally:
-        for module, training in modes.items():
-            module.training = training
     if not rows:
         raise CkfrError("The loader gave no batch; expected at least one to send through the trunk.")
     features, labels, places = (torch.cat(column) for column in zip(*rows, strict=True))

@@ -49,7 +49,7 @@ class TrainedNetwork:
         """`look_scores` of the test split, and what the swapped background costs."""
         swap = background_swap(self.usual, self.foreign, self.test.labels)
         found = look_scores(self.test, self.val)
-        return found | {"usual": swap.usual, "foreign": swap.foreign, "drop": swap.drop}
+        return found | {name: float(swap[name].mean()) for name in ("usual", "foreign", "drop")}
 
     @cached_property
     def threshold(self) -> float:

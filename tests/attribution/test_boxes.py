@@ -96,17 +96,12 @@ DOT = np.zeros((5, 6), np.float32)
 DOT[4, 5] = 0.7
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(scores=maps_strategy, seed=st.integers(0, 1000), contours=st.sampled_from(["all", "largest"]))
-@example(np.zeros((4, 5), np.float32), 0, "all")
 @example(np.zeros((4, 5), np.float32), 0, "largest")
 @example(np.full((4, 5), 0.3, np.float32), 0, "all")
-@example(np.ones((1, 1), np.float32), 0, "largest")
-@example(DOT, 3, "all")
 @example(DOT, 3, "largest")
-@example(RING, 1, "all")
 @example(RING, 1, "largest")
-@example(DIAMOND, 1, "all")
 @example(DIAMOND, 1, "largest")
 @example(np.full((3, 3), 0.003, np.float32), 1, "all")  # below one byte: a map of zeros
 def test_ious_and_counts_are_those_of_the_literal_loop(scores, seed, contours):
@@ -117,41 +112,34 @@ def test_ious_and_counts_are_those_of_the_literal_loop(scores, seed, contours):
     assert np.array_equal(result.counts, counts_of(expected))
 
 
-@pytest.mark.parametrize("contours", ["all", "largest"])
-def test_counts_on_smooth_maps_and_noise(contours):
+def test_counts_on_smooth_maps_and_noise_in_any_container():
     maps = np.stack([*(smooth_map(seed) for seed in range(3)), np.random.default_rng(9).random((48, 56))])
     boxes = likely_boxes(maps)
-    result = loc.max_box_acc(maps, boxes, IOUS, contours)
-    expected = literal_ious(maps, boxes, contours)
-    assert np.array_equal(result.ious, expected)
-    counts = counts_of(expected)
-    assert (counts.max(axis=1) > counts.min(axis=1)).all()  # thresholds matter
-    assert np.array_equal(result.counts, counts)
-    assert result.per_iou.tolist() == (counts.max(axis=1) / 4).tolist()
-    assert result.mean == pytest.approx(counts.max(axis=1).mean() / 4)
-    assert np.array_equal(result.curves * 4, counts)
-    assert np.array_equal(box_ious_by_contours(maps, boxes)[contours], expected)
+    rows = box_ious_by_contours(torch.from_numpy(maps), [torch.from_numpy(each).float() for each in boxes])
+    for contours in ("all", "largest"):
+        result = loc.max_box_acc(maps, boxes, IOUS, contours)
+        expected = literal_ious(maps, boxes, contours)
+        assert np.array_equal(result.ious, expected)
+        assert np.array_equal(rows[contours], expected)
+        counts = counts_of(expected)
+        assert (counts.max(axis=1) > counts.min(axis=1)).all()  # thresholds matter
+        assert np.array_equal(result.counts, counts)
+        assert result.per_iou.tolist() == (counts.max(axis=1) / 4).tolist()
+        assert result.mean == pytest.approx(counts.max(axis=1).mean() / 4)
+        assert np.array_equal(result.curves * 4, counts)
+    rounded = torch.from_numpy(maps).bfloat16()
+    assert np.array_equal(
+        loc.max_box_acc(rounded, boxes).ious, loc.max_box_acc(rounded.float().numpy(), boxes).ious
+    )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(scores=maps_strategy, threshold=st.floats(0, 0.999))
 def test_boxes_of_one_threshold_are_those_opencv_traces(scores, threshold):
     found = loc.boxes_from_map(scores, threshold, "all").tolist()
     assert sorted(found) == sorted(map(list, literal_boxes(scores, threshold, "all")))
     largest = loc.boxes_from_map(scores, threshold).tolist()
     assert largest == list(map(list, literal_boxes(scores, threshold, "largest")))
-
-
-def test_torch_maps_batches_and_half_precision_agree():
-    maps = np.stack([smooth_map(seed) for seed in range(4)])
-    boxes = likely_boxes(maps)
-    whole = loc.max_box_acc(maps, boxes)
-    tensors = loc.max_box_acc(torch.from_numpy(maps), [torch.from_numpy(b).float() for b in boxes])
-    assert np.array_equal(tensors.ious, whole.ious)
-    halves = [loc.box_ious(maps[i : i + 2], boxes[i : i + 2]) for i in (0, 2)]
-    assert np.array_equal(loc.BoxAccuracy.from_ious(np.concatenate(halves)).counts, whole.counts)
-    rounded = torch.from_numpy(maps).bfloat16()
-    assert np.array_equal(loc.box_ious(rounded, boxes), loc.box_ious(rounded.float().numpy(), boxes))
 
 
 def test_a_drawn_box_is_found():
@@ -188,31 +176,13 @@ def test_thresholds_of_validation_images_score_test_images():
         test.at(np.nan)
 
 
-def test_gt_known_and_top1():
-    maps = np.stack([smooth_map(seed) for seed in range(6)])
-    boxes = likely_boxes(maps)
-    result = loc.max_box_acc(maps, boxes, (0.3,), "largest")
-    hits = literal_ious(maps, boxes, "largest") >= 0.3
-    known = result.localized(0.3)
-    assert known.accuracy == hits.mean(axis=0).max() > 0
-    assert result.localized(0.3, threshold=0.25).correct.tolist() == hits[:, 250].tolist()
-    right = np.arange(6) % 2 == 1
-    assert result.localized(0.3, right=right).accuracy == (hits & right[:, None]).mean(axis=0).max()
-    at = result.localized(0.3, known.threshold, right)
-    assert at.correct.tolist() == (known.correct & right).tolist()
-    with pytest.raises(CkfrError, match=r"0\.12345; expected one of"):
-        result.localized(0.3, threshold=0.12345)
-    with pytest.raises(CkfrError, match=r"shape \(5,\); expected \(6,\)"):
-        result.localized(0.3, right=right[:5])
-
-
 def test_rows_of_another_number_of_thresholds_are_refused():
     """Their columns would be taken for other thresholds than they were scored at."""
     with pytest.raises(CkfrError, match=r"shape \(4, 100\); expected \(N, 1000\)"):
         loc.BoxAccuracy.from_ious(np.zeros((4, 100)))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_iou_matrix_is_the_share_of_common_pixels(seed):
     a, b = random_boxes(seed, 12, 15, 3), random_boxes(seed + 1, 12, 15, 2)
@@ -241,18 +211,13 @@ def bad(value):
         ([GOOD, bad(np.nan)], [BOX, BOX], "Score map 1 holds NaN"),
         ([GOOD, bad(1.5)], [BOX, BOX], "Score map 1 runs from 0 to 1.5"),
         ([bad(-0.1)], [BOX], "Score map 0 runs from -0.1 to 1"),
-        ([bad(np.inf)], [BOX], "Score map 0 runs from 0 to inf"),
         ([GOOD[None]], [BOX], r"Score map 0 has shape \(1, 4, 5\); expected \(height, width\)"),
-        ([np.zeros((0, 5))], [BOX], r"Score map 0 has shape \(0, 5\)"),
         ([np.array([["a"]])], [BOX], "Score map 0 holds <U1; expected numbers"),
         ([GOOD], [BOX, BOX], "1 score maps but 2 lists of boxes"),
         ([], [], "no score maps"),
         ([GOOD, GOOD], [BOX, np.zeros((0, 4))], "There is no box for image 1"),
-        ([GOOD], [[]], "There is no box for image 0"),
-        ([GOOD], [[[3, 0, 1, 2]]], r"Box 0 of image 0 is \(3, 0, 1, 2\), which is reversed"),
         ([GOOD], [[[0, 0, 1, 1], [0, 3, 1, 2]]], r"Box 1 of image 0 is \(0, 3, 1, 2\), which is reversed"),
         ([GOOD], [[[-1, 0, 1, 1]]], "not negative"),
-        ([GOOD], [[[0, 0, np.nan, 1]]], r"Box 0 of image 0 is \(0, 0, nan, 1\); expected finite"),
         ([GOOD], [[[0, 0, np.inf, 1]]], r"Box 0 of image 0 is \(0, 0, inf, 1\); expected finite"),
         ([GOOD], [[[0, 0, 1]]], r"The boxes of image 0 have shape \(1, 3\)"),
         ([GOOD], [[[9, 0, 10, 2]]], "outside its map of 5 × 4 pixels"),
@@ -271,3 +236,10 @@ def test_bad_settings_get_one_sentence():
         loc.max_box_acc([GOOD], [BOX], (50,))
     with pytest.raises(CkfrError, match=r"score threshold is 1\.2"):
         loc.boxes_from_map(GOOD, 1.2)
+
+
+def test_the_centre_map_finds_a_centred_box_and_a_single_box_may_stand_alone():
+    centre = loc.centre_map(40, 60)
+    assert centre.max() == 1
+    assert np.array_equal(centre, centre[::-1, ::-1])
+    assert loc.max_box_acc(centre[None], [[15, 10, 44, 29]], (0.3,)).mean == 1

@@ -3,7 +3,6 @@
 from contextlib import nullcontext
 from functools import partial
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -66,6 +65,8 @@ def test_layercam_is_its_formula():
     expected = (features.grad.clamp(min=0) * features).sum(1)
     found = cam.gradient_cam(model, images, [0, 1, 2, 3], "layercam", raw=True)
     assert torch.allclose(found, expected, atol=1e-6)  # and not what the neck's in-place ReLU left behind
+    early = cam.gradient_cam(model, images, [0, 1, 2, 3], "layercam", raw=True, layer=model.stages[0])
+    assert early.shape == (4, 16, 16)
 
 
 def test_eigencam_is_the_first_principal_component_and_needs_no_target():
@@ -86,7 +87,7 @@ def test_no_target_means_the_predicted_class_and_the_batch_size_changes_nothing(
     assert torch.allclose(found, draw(model, images, model(images).argmax(1)), atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "vgg11", "efficientnet_lite0", "convnext_atto"])
+@pytest.mark.parametrize("name", ["resnet18", "vgg11", "convnext_atto"])
 def test_real_networks(name):
     torch.manual_seed(0)
     model = build_model(name, 4, pretrained=False)
@@ -173,16 +174,6 @@ def test_the_tail_of_a_split_gives_the_whole_models_maps(stage):
         assert torch.allclose(draw(tail, cached, targets, size=(32, 32)), whole, atol=1e-6)
 
 
-def test_any_network_with_its_layer_named():
-    model = tiny().eval()
-    plain = nn.Sequential(model.stages, model.neck, model.classifier)
-    expected = cam.gradient_cam(model, pictures(), [0, 1, 2, 3])
-    found = cam.gradient_cam(plain, pictures(), [0, 1, 2, 3], layer=model.stages[2])
-    assert torch.allclose(found, expected, atol=1e-6)
-    early = cam.gradient_cam(model, pictures(), [0, 1, 2, 3], "layercam", raw=True, layer=model.stages[0])
-    assert early.shape == (4, 16, 16)
-
-
 def test_flat_maps_become_zero_and_maps_feed_the_scores():
     raw = torch.stack([torch.full((5, 5), 0.1), torch.zeros(5, 5), -torch.eye(5), torch.eye(5)])
     maps = cam.score_maps(raw, (33, 41), relu=True)
@@ -203,11 +194,8 @@ def test_flat_maps_become_zero_and_maps_feed_the_scores():
     [
         ({"targets": [0]}, r"int64 \(1,\) for 4 images"),
         ({"targets": [0, 1, 2, 5]}, "Target 3 is class 5; expected 0 to 4"),
-        ({"targets": [0, -1, 2, 3]}, "Target 1 is class -1; expected 0 to 4"),
         ({"targets": [0.0, 1.0, 2.0, 3.0]}, "Targets are torch.float32"),
         ({"images": torch.zeros(4, 3, 32, 32, dtype=torch.uint8)}, "Images are torch.uint8"),
-        ({"images": torch.zeros(0, 3, 32, 32), "targets": []}, r"Images are torch.float32 \(0, 3"),
-        ({"images": np.zeros((4, 3, 32, 32))}, "Images are ndarray"),
         ({"images": torch.full((4, 3, 32, 32), torch.nan)}, "Image 0 gives features"),
     ],
 )
@@ -223,16 +211,9 @@ def test_bad_requests_get_one_sentence():
         cam.class_activation_maps(tiny(gap=False), pictures())
     with pytest.raises(CkfrError, match="Unknown method 'scorecam'"):
         cam.gradient_cam(tiny(), pictures(), [0] * 4, "scorecam")
-    plain = nn.Sequential(nn.Flatten(1), nn.Linear(3 * 32 * 32, 5))
-    with pytest.raises(CkfrError, match="Sequential is no Classifier"):
-        cam.gradient_cam(plain, pictures(), [0] * 4)
-    with pytest.raises(CkfrError, match=r"gives shape \(4, 3072\)"):
-        cam.gradient_cam(plain, pictures(), [0] * 4, layer=plain[0])
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(1), nn.Linear(4, 5))
-    with pytest.raises(CkfrError, match="Target 3 is class 7; expected 0 to 4"):
-        cam.gradient_cam(model, pictures(), [0, 1, 2, 7], layer=model[0])
-    with pytest.raises(CkfrError, match="not part of the model"):
-        cam.gradient_cam(tiny(), pictures(), [0] * 4, layer=nn.ReLU())
+    whole = tiny(gap=False)
+    with pytest.raises(CkfrError, match=r"gives shape \(4, 16\); expected a map"):
+        cam.gradient_cam(whole, pictures(), [0] * 4, layer=whole.neck)
     idle = tiny()
     idle.spare = nn.ReLU()
     with pytest.raises(CkfrError, match="no part in the logits"):

@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ckfr_helpers.attribution import energy as attention
-from ckfr_helpers.localization import centre_box, centre_map
+from ckfr_helpers.localization import centre_map
 from ckfr_helpers.runtime import CkfrError
 
 MASK = np.zeros((6, 8), bool)
@@ -24,7 +24,7 @@ def test_energy_by_hand():
     assert attention.energy_in_mask(torch.from_numpy(scores)[None], torch.from_numpy(MASK)[None]) == 0.75
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10**6), scale=st.floats(0.01, 100))
 def test_energy_shares_add_up_and_ignore_scale(seed, scale):
     draw = np.random.default_rng(seed)
@@ -40,9 +40,6 @@ def test_a_uniform_map_scores_the_objects_share():
     shares = attention.uniform_energy(masks)
     assert shares.tolist() == [6 / 48, 42 / 48]
     assert attention.energy_in_mask(np.ones((2, 6, 8)), masks) == pytest.approx(shares)
-    full = attention.box_map(centre_box(6, 8), 6, 8)
-    assert attention.energy_in_mask([full, full], masks) == pytest.approx(shares)
-    assert attention.energy_in_mask([attention.box_map([3, 2, 5, 3], 6, 8)], [MASK]) == [1]
 
 
 def test_pointing_by_hand():
@@ -78,12 +75,10 @@ def test_random_points_hit_as_often_as_pointing_at_every_pixel(seed, tolerance):
 
 def test_background_swap_by_hand():
     result = attention.background_swap([0, 1, 2, 3], torch.tensor([0, 2, 2, 1]), np.array([0, 1, 1, 3]))
-    assert result.usual == 0.75
-    assert result.foreign == 0.25
-    assert result.drop == 0.5
-    assert result.both == 0.25
-    assert result.same == 0.5
-    assert result.by_pair.tolist() == [[True, True], [True, False], [False, False], [True, False]]
+    assert result["usual"].tolist() == [1, 1, 0, 1]
+    assert result["foreign"].tolist() == [1, 0, 0, 0]
+    assert result["drop"].tolist() == [0, 1, 0, 1]
+    assert result["same"].tolist() == [1, 0, 1, 0]
     with pytest.raises(CkfrError, match=r"shapes \(2,\), \(3,\), \(2,\)"):
         attention.background_swap([0, 1], [0, 1, 2], [0, 1])
 

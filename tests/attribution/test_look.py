@@ -146,7 +146,7 @@ def test_boxes_and_masks_stand_in_for_each_other_and_neither_is_an_error(model):
         look(model, batches(both, order=[5]), both, lambda m, x, c: torch.full((1, 5, 6), torch.nan))
 
 
-@pytest.mark.parametrize("wrong", [np.inf, np.nan, -3.0, 900.0])
+@pytest.mark.parametrize("wrong", [np.inf, 900.0])
 def test_a_box_that_cannot_be_is_named_by_its_example(wrong):
     image, target = Squares()[0]
     target["boxes"][0, :2] = wrong

@@ -13,16 +13,15 @@ import torchvision.transforms.v2.functional as tvf
 from torch import nn
 
 from ckfr_helpers import models
-from ckfr_helpers.models import Classifier, build_model, model_names
+from ckfr_helpers.models import Classifier, build_model
 from ckfr_helpers.runtime import CkfrError
 
-POOLED = ("resnet18", "wide_resnet50_2", "efficientnet_b0", "shufflenet_v2_x0_5")
+POOLED = ("resnet18", "shufflenet_v2_x0_5")
 OTHERS = ("mobilenet_v3_small", "vgg11_bn")
-# timm's: maps, maps with channels last, tokens, and tokens without a class token.
-TIMM = ("densenet121", "convnext_atto", "swin_tiny_patch4_window7_224", "vit_tiny_patch16_224")
+# timm's: maps, maps with channels last, and tokens.
+TIMM = ("convnext_atto", "swin_tiny_patch4_window7_224", "vit_tiny_patch16_224")
 SIZES = {"swin_tiny_patch4_window7_224": 224, "vit_tiny_patch16_224": 224}
-SLOW = ("wide_resnet50_2", "vgg11_bn", "swin_tiny_patch4_window7_224")
-STATE = "shufflenet_v2_x0_5"  # what the tests of files are about
+SLOW = ("vgg11_bn", "swin_tiny_patch4_window7_224")
 
 
 def reference(name: str) -> nn.Module:
@@ -105,36 +104,37 @@ def test_frozen_stages_stand_still(pair: tuple[nn.Module, Classifier, torch.Tens
     held = min(2, len(model.stages))
     still, rest = model.freeze(held).train().stages[:held], model.stages[held:]
     try:
-        before = copy.deepcopy([still.state_dict(), rest.state_dict()])
+        before = copy.deepcopy(still.state_dict())
         model(images).square().mean().backward()
         assert not any(p.requires_grad for p in still.parameters())
         assert all(p.grad is None for p in still.parameters())
         assert all(p.requires_grad for p in rest.parameters())
         assert model.classifier.weight.grad.abs().sum() > 0
-        assert all(torch.equal(before[0][k], v) for k, v in still.state_dict().items())
-        if any(isinstance(module, nn.BatchNorm2d) for module in rest.modules()):
-            assert not all(torch.equal(before[1][k], v) for k, v in rest.state_dict().items())
+        assert all(torch.equal(before[k], v) for k, v in still.state_dict().items())
     finally:
         model.freeze(0)
         model.zero_grad()
     assert all(p.requires_grad for p in model.parameters())
 
 
-@pytest.mark.parametrize("name", sorted(set(model_names()) - {models.LITE}))
-def test_every_torchvision_network_keeps_all_its_parameters(name: str) -> None:
+@pytest.mark.parametrize(
+    "name",
+    [
+        "resnet152",
+        "resnext50_32x4d",
+        "wide_resnet50_2",
+        "efficientnet_b0",
+        "efficientnet_v2_s",
+        "mobilenet_v2",
+        "shufflenet_v2_x2_0",
+        "vgg19",
+    ],
+)
+def test_every_torchvision_family_keeps_all_its_parameters(name: str) -> None:
     with torch.device("meta"):  # shapes, no memory, no time
         model, expected = build_model(name, None, pretrained=False), reference(name)
     assert sum(p.numel() for p in model.parameters()) == sum(p.numel() for p in expected.parameters())
     assert model.classifier.out_features == 1000
-
-
-def test_new_classifier_follows_the_seed() -> None:
-    def weight(seed: int) -> torch.Tensor:
-        torch.manual_seed(seed)
-        return build_model("shufflenet_v2_x0_5", 5, pretrained=False).classifier.weight
-
-    assert torch.equal(weight(3), weight(3))
-    assert not torch.equal(weight(3), weight(4))
 
 
 def test_dropout_leaves_latents_alone() -> None:
@@ -171,22 +171,6 @@ def test_lite0_knows_real_photographs(photos: dict[str, torch.Tensor]) -> None:
     assert names[china.argmax()] == "palace"
     torch.testing.assert_close(model.features(images).mean((2, 3)), model.embed(images))
     assert model.gap_linear
-    assert model.features(images).shape == (2, 1280, 7, 7)
-
-
-def test_lite0_is_timms_network_in_pieces() -> None:
-    theirs = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
-    ours = build_model(models.LITE, None).eval()
-    theirs.load_state_dict(dict(zip(theirs.state_dict(), ours.state_dict().values(), strict=True)))
-    images = torch.randn(2, 3, 96, 96)
-    with torch.no_grad():
-        torch.testing.assert_close(ours(images), theirs(images))
-        for stage in range(len(ours.stages) + 1):
-            trunk, tail = ours.split(stage)
-            state = trunk(images)
-            cached = state.clone()
-            torch.testing.assert_close(tail(state), ours(images))
-            assert torch.equal(state, cached)
 
 
 def test_missing_lite0_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,11 +187,6 @@ def test_normalize_takes_bytes_and_floats() -> None:
     torch.testing.assert_close(model.normalize(images.float() / 255), expected)
 
 
-def test_timms_statistics_come_with_its_weights() -> None:
-    model = build_model("vit_tiny_patch16_224", 5, pretrained=False)
-    assert model.mean == model.std == (0.5, 0.5, 0.5)
-
-
 def test_local_weights_bring_their_own_head(tmp_path) -> None:
     theirs = torchvision.models.shufflenet_v2_x0_5(weights=None, num_classes=37).eval()
     torch.save(theirs.state_dict(), tmp_path / "w.pth")
@@ -221,17 +200,17 @@ def test_local_weights_bring_their_own_head(tmp_path) -> None:
 
 def test_local_weights_in_timms_layout_and_without_counters(tmp_path) -> None:
     """Files of torch before 0.4.1 do not count the batches that batch norm has seen."""
-    theirs = timm.create_model("densenet121", num_classes=11).eval()
+    theirs = timm.create_model("resnet10t", num_classes=11).eval()
     state = {k: v for k, v in theirs.state_dict().items() if not k.endswith("num_batches_tracked")}
     torch.save(state, tmp_path / "w.pth")
     images = torch.randn(2, 3, 64, 64)
-    ours = build_model("densenet121", None, weights_path=tmp_path / "w.pth").eval()
+    ours = build_model("resnet10t", None, weights_path=tmp_path / "w.pth").eval()
     torch.testing.assert_close(ours(images), theirs(images))
 
 
 def test_wrong_weight_files_get_one_sentence(tmp_path) -> None:
     name, path = "shufflenet_v2_x0_5", tmp_path / "w.pth"
-    with pytest.raises(CkfrError, match="No weights file"):
+    with pytest.raises(CkfrError, match=r"w\.pth cannot be read as weights \(FileNotFoundError"):
         build_model(name, 5, weights_path=path)
     path.write_bytes(b"not a checkpoint")
     with pytest.raises(CkfrError, match="cannot be read"):
@@ -243,9 +222,6 @@ def test_wrong_weight_files_get_one_sentence(tmp_path) -> None:
     good = torchvision.models.shufflenet_v2_x0_5(weights=None).state_dict()
     torch.save({k: v for k, v in good.items() if k != "conv1.0.weight"}, path)
     with pytest.raises(CkfrError, match=r"not those of .*Missing key.*conv1\.0\.weight"):
-        build_model(name, 5, weights_path=path)
-    torch.save(good | {"extra.weight": torch.zeros(1)}, path)
-    with pytest.raises(CkfrError, match=r"Unexpected key.*extra\.weight"):
         build_model(name, 5, weights_path=path)
     torch.save(good | {"conv1.0.weight": torch.zeros(1)}, path)
     with pytest.raises(CkfrError, match=r"size mismatch for conv1\.0\.weight"):

@@ -79,7 +79,7 @@ def test_the_panel_follows_threshold_blend_and_alpha_on_validation_scenes(lesson
         true = lesson.sources["val"][i][1]["boxes"].numpy()
         iou = localization.iou_matrix(localization.boxes_from_map(scores, 0.4), true).max()
         assert f"IoU {iou:.2f}" in view.alt
-    share = lesson.models[0.0].val.largest.localized(0.5, 0.4).accuracy
+    share = lesson.models[0.0].val.largest.at(0.4).mean()
     assert f"{share:.0%} of all {len(lesson.sources['val'])} validation scenes" in view.numbers
     others = (panel.compute(*values) for values in ((0.4, 0.6, 20.0), (0.8, 0.6, 0.0), (0.4, 0.1, 0.0)))
     assert all(other.picture != view.picture for other in others)

@@ -39,7 +39,7 @@ def look_panel(lesson: LookLesson, indices: Sequence[int], picture: int = 0) -> 
     maps = {a: score_maps(lesson.maps(a, indices, "val"), (height, width)).numpy() for a in lesson.models}
 
     def share_right(alpha: float, threshold: float) -> float:
-        return lesson.models[alpha].val.largest.localized(0.5, threshold).accuracy
+        return float(lesson.models[alpha].val.largest.at(threshold).mean())
 
     def compute(threshold: float, blend: float, alpha: float) -> View:
         threshold, name = round(float(threshold), 3), network_name(alpha)
