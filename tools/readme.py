@@ -15,9 +15,8 @@ from ckfr_helpers.losses.rivals import BASELINE
 from ckfr_helpers.runtime import load_result
 from ckfr_helpers.teaching.plots.names import NAMES, dataset_title, method_title, score_title
 from ckfr_helpers.teaching.plots.study import differences
-from ckfr_helpers.teaching.plots.study_tables import chance_sentence
 from ckfr_helpers.teaching.plots.style import png, use_style
-from ckfr_helpers.training.results import CRM, Results, parse, read_results
+from ckfr_helpers.training.results import CRM, Results, chance_sentence, parse, read_results
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES = (

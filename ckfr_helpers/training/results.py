@@ -11,9 +11,10 @@ A row is one number, its columns `COLUMNS`:
 """
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -97,49 +98,36 @@ class Results:
         """
         table = self.table
         own = table[(table.split == "val") & (table.score == score) & table.seed.isin(self.seeds)]
-        grouped = own[own.photo.isna()].groupby(["dataset", "method", "parameters"], sort=False).value
-        found = grouped.agg(["mean", "count"]).reset_index()
-        found = found[found["count"] == len(self.seeds)].drop(columns="count")
-        if self.about["study"].get("choose_over") == "all":
-            whole = found.groupby(["method", "parameters"], sort=False)["mean"].agg(["mean", "count"])
-            whole = whole[whole["count"] == len(self.datasets)].drop(columns="count").reset_index()
-            return pd.DataFrame({"dataset": self.datasets}).merge(whole, how="cross")
-        return found
+        found = _means(own[own.photo.isna()], ["dataset", "method", "parameters"], "value", len(self.seeds))
+        if self.about["study"].get("choose_over") != "all":
+            return found
+        whole = _means(found, ["method", "parameters"], "mean", len(self.datasets))
+        return pd.DataFrame({"dataset": self.datasets}).merge(whole, how="cross")
 
     def best_rate(self, dataset: str) -> float | None:
         """The learning rate at which cross-entropy validates best; None before any rate is finished."""
         by = self.about["study"]["lr_by"]
-        tried = self.validation(by).query("dataset == @dataset and method == @BASELINE")
-        best = _best(tried, by)
+        best = _best(self.validation(by).query("dataset == @dataset and method == @BASELINE"), by)
         return None if best is None else parse(best)["lr"]
 
     @cached_property
     def chosen(self) -> dict[tuple[str, str], str]:
         """(data set, method) -> the parameters that validation chose."""
-        asked = self.about["study"]
-        tried, found = self.validation(asked["choose_by"]), {}
-        for dataset in self.datasets:
-            own = tried[tried.dataset == dataset]
-            if asked["lr_for"] == "baseline":
-                rate = self.best_rate(dataset)
-                own = own[
-                    own.parameters.map(lambda text, rate=rate: parse(text).get("lr") == rate).astype(bool)
-                ]
-            for method, settings in own.groupby("method", sort=False):
-                best = _best(settings, asked["choose_by"])
-                if best is not None:
-                    found[dataset, str(method)] = best
+        by, one_rate = self.about["study"]["choose_by"], self.about["study"]["lr_for"] == "baseline"
+        found = {}
+        for (dataset, method), own in self.validation(by).groupby(["dataset", "method"], sort=False):
+            rates = [parse(text).get("lr") for text in own.parameters]
+            best = _best(own[np.equal(rates, self.best_rate(dataset))] if one_rate else own, by)
+            if best is not None:
+                found[str(dataset), str(method)] = best
         return found
 
     def values(
         self, dataset: str, method: str, score: str, parameters: str | None = None, split: str = "test"
     ) -> pd.Series:
         """One score a seed, index seed, at the chosen parameters unless others are given; may be empty."""
-        if method == CRM:
-            method, score = BASELINE, f"crm_{score}"
-        if parameters is None:
-            parameters = self.chosen.get((dataset, method), "")
-        return self._runs.get((dataset, method, parameters, split, score), pd.Series(dtype=float))
+        rows = self._rows(dataset, method, score, parameters, split)
+        return rows[rows.photo.isna() & rows.seed.notna()].set_index("seed").value.sort_index()
 
     def mean(self, dataset: str, method: str, score: str, parameters: str | None = None) -> Interval | None:
         """Mean over seeds on test with its 95 % interval; None where a seed lacks the score."""
@@ -151,7 +139,7 @@ class Results:
     ) -> Interval | None:
         """Mean difference to another method on test, paired on seeds, with its 95 % interval."""
         mine, theirs = self.values(dataset, method, score, parameters), self.values(dataset, against, score)
-        pairs = pd.concat([mine, theirs], axis=1, join="outer")
+        pairs = pd.concat([mine, theirs], axis=1)
         if pairs.empty or pairs.isna().any(axis=None):
             return None
         return paired_difference(pairs.iloc[:, 0], pairs.iloc[:, 1], LEVEL)
@@ -163,25 +151,23 @@ class Results:
 
         It asks what a reader with other photographs should expect, where `mean` asks about other seeds.
         """
-        mine = self._by_photo(dataset, method, score)
-        if against is not None:
-            theirs = self._by_photo(dataset, against, score)
-            mine = mine.assign(value=mine.value - theirs.value).dropna()
+        mine, *theirs = (
+            self._rows(dataset, one, score).groupby("photo").agg({"value": "mean", "pictures": "first"})
+            for one in (method, against)
+            if one is not None
+        )
+        if theirs:
+            mine = mine.assign(value=mine.value - theirs[0].value).dropna()
         if mine.empty:
             return None
-        counts = mine.pictures.astype(int).to_numpy()
         # One value a scene: a photograph with more scenes weighs more, as it does in the score itself.
-        return bootstrap_interval(
-            np.repeat(mine.value.to_numpy(float), counts),
-            np.repeat(mine.index.to_numpy(int), counts),
-            level=LEVEL,
-        )
+        scenes = mine.loc[mine.index.repeat(mine.pictures.astype(int))]
+        return bootstrap_interval(scenes.value.to_numpy(float), scenes.index.to_numpy(int), level=LEVEL)
 
     def level(self, dataset: str, method: str, score: str) -> float | None:
         """One number on test: the mean over whatever seeds there are, also of what has no seed."""
-        rows = self.table[self.table.photo.isna() & (self.table.split == "test")]
-        rows = rows[(rows.dataset == dataset) & (rows.method == method) & (rows.score == score)]
-        rows = rows[rows.parameters == self.chosen.get((dataset, method), "")]
+        rows = self._rows(dataset, method, score)
+        rows = rows[rows.photo.isna()]
         return None if rows.empty else float(rows.value.mean())
 
     def at_the_edge(self) -> pd.DataFrame:
@@ -194,25 +180,24 @@ class Results:
             own = tried[(tried.dataset == dataset) & (tried.method == method)]
             grid = pd.DataFrame([parse(one) for one in own.parameters])
             for name, value in parse(text).items():
-                column = grid[name].unique()
-                if len(column) < 2 or isinstance(value, str) or min(column) < value < max(column):
-                    continue
-                edge = "largest" if value == max(column) else "smallest"
-                found.append((dataset, method, name, value, edge))
+                if isinstance(value, float) and grid[name].nunique() > 1:
+                    edge = {grid[name].min(): "smallest", grid[name].max(): "largest"}.get(value)
+                    found += [] if edge is None else [(dataset, method, name, value, edge)]
         return pd.DataFrame(found, columns=["dataset", "method", "parameter", "value", "edge"])
 
     @cached_property
-    def _runs(self) -> dict[Any, pd.Series]:
-        rows = self.table[self.table.photo.isna() & self.table.seed.notna()]
-        groups = rows.groupby(["dataset", "method", "parameters", "split", "score"], sort=False)
-        return {key: own.set_index("seed").value.sort_index() for key, own in groups}
+    def _groups(self) -> dict[Any, pd.DataFrame]:
+        keys = ["dataset", "method", "parameters", "split", "score"]
+        return dict(iter(self.table.groupby(keys, sort=False)))
 
-    def _by_photo(self, dataset: str, method: str, score: str) -> pd.DataFrame:
-        """value (mean over seeds) and pictures, index photo."""
-        table = self.table
-        rows = table[table.photo.notna() & (table.dataset == dataset) & (table.method == method)]
-        rows = rows[(rows.score == score) & (rows.parameters == self.chosen.get((dataset, method), ""))]
-        return rows.groupby("photo").agg({"value": "mean", "pictures": "first"})
+    def _rows(
+        self, dataset: str, method: str, score: str, parameters: str | None = None, split: str = "test"
+    ) -> pd.DataFrame:
+        if method == CRM:
+            method, score = BASELINE, f"crm_{score}"
+        if parameters is None:
+            parameters = self.chosen.get((dataset, method), "")
+        return self._groups.get((dataset, method, parameters, split, score), self.table.iloc[:0])
 
 
 def compare(
@@ -225,28 +210,24 @@ def compare(
         cross-entropy), against_crm, photographs, photographs_difference.
     """
     rows = []
-    for one in results:
-        for dataset in one.datasets:
-            for method in one.methods(dataset):
-                if methods is not None and method not in methods:
-                    continue
-                plain = method == BASELINE
-                for score in scores:
-                    at = (dataset, method, score)
-                    rows.append(
-                        {
-                            "study": one.name,
-                            "dataset": dataset,
-                            "method": method,
-                            "parameters": one.chosen.get((dataset, method), ""),
-                            "score": score,
-                            "mean": one.mean(*at),
-                            "difference": None if plain else one.difference(*at),
-                            "against_crm": None if method in (BASELINE, CRM) else one.difference(*at, CRM),
-                            "photographs": one.over_photographs(*at),
-                            "photographs_difference": None if plain else one.over_photographs(*at, BASELINE),
-                        }
-                    )
+    for one, dataset in ((some, dataset) for some in results for dataset in some.datasets):
+        shown = [method for method in one.methods(dataset) if methods is None or method in methods]
+        for method, score in itertools.product(shown, scores):
+            at, plain = (dataset, method, score), method == BASELINE
+            rows.append(
+                {
+                    "study": one.name,
+                    "dataset": dataset,
+                    "method": method,
+                    "parameters": one.chosen.get((dataset, method), ""),
+                    "score": score,
+                    "mean": one.mean(*at),
+                    "difference": None if plain else one.difference(*at),
+                    "against_crm": None if method in (BASELINE, CRM) else one.difference(*at, CRM),
+                    "photographs": one.over_photographs(*at),
+                    "photographs_difference": None if plain else one.over_photographs(*at, BASELINE),
+                }
+            )
     return pd.DataFrame(rows)
 
 
@@ -259,11 +240,13 @@ def verdict(difference: Interval | None, score: str) -> str:
     return "better" if (difference.mean > 0) == more_is_better(score) else "worse"
 
 
-def chance(intervals: Iterable[Interval | None]) -> dict[str, float]:
-    """How many intervals stand side by side, how many exclude zero, and how many would by chance alone."""
+def chance_sentence(intervals: Iterable[Interval | None]) -> str:
+    """Of intervals side by side: how many there are, how many exclude zero, and how many would by chance."""
     told = [one for one in intervals if one is not None and not np.isnan(one.low)]
-    excluding = sum(one.excludes_zero for one in told)
-    return {"intervals": len(told), "exclude_zero": excluding, "by_chance": (1 - LEVEL) * len(told)}
+    return (
+        f"{len(told)} intervals at 95 % stand here; {sum(one.excludes_zero for one in told)} exclude zero. "
+        f"If there were no difference at all, about {(1 - LEVEL) * len(told):.0f} would, by chance."
+    )
 
 
 def run_rows(
@@ -272,10 +255,9 @@ def run_rows(
     photos: Mapping[str, Sequence[float]] | None = None,
     groups: Sequence[int] | None = None,
 ) -> list[dict[str, Any]]:
-    """The rows of one run.
+    """The rows of one run, all with the columns of ``where``.
 
     Args:
-        where: study, dataset, method, parameters (spelt), seed, made_by.
         scores: split -> score -> value.
         photos: score -> one value a test scene, to be averaged within photographs.
         groups: which photograph each of these scenes shows.
@@ -345,8 +327,6 @@ def read_results(table: str | Path) -> Results:
 
 def strict(value: Any) -> Any:
     """As JSON can hold it: numbers to six digits, null for NaN and infinity."""
-    if isinstance(value, Interval):
-        return strict(asdict(value))
     if isinstance(value, Mapping):
         return {str(key): strict(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):
@@ -356,10 +336,15 @@ def strict(value: Any) -> Any:
     return value
 
 
+def _means(rows: pd.DataFrame, keys: list[str], column: str, expected: int) -> pd.DataFrame:
+    """Columns of ``keys`` and mean, of groups with as many rows as expected."""
+    found = rows.groupby(keys, sort=False)[column].agg(["mean", "count"]).reset_index()
+    return found[found["count"] == expected].drop(columns="count")
+
+
 def _best(tried: pd.DataFrame, score: str) -> str | None:
     """The parameters with the best mean; the first of several that are equal."""
-    usable = tried.dropna(subset="mean")
-    if usable.empty:
+    means = tried.dropna(subset="mean").set_index("parameters")["mean"]
+    if means.empty:
         return None
-    place = usable["mean"].idxmax() if more_is_better(score) else usable["mean"].idxmin()
-    return str(usable.parameters[place])
+    return str(means.idxmax() if more_is_better(score) else means.idxmin())

@@ -105,19 +105,15 @@ def by_bias(
     labels = results.datasets
     places = np.arange(len(labels))
     figure, axes = subplots(1, len(scores), figsize=(2.75 * len(scores), 3.2), squeeze=False)
-    free = {
-        "energy": ("uniform map", "energy"), "pointing": ("random point", "pointing"),
-        "gt_known_fixed": ("centre map", "gt_known"),
-    }  # fmt: skip
+    free = {"energy": "uniform map", "pointing": "random point", "gt_known_fixed": "centre map"}
     for axis, score in zip(axes[0], scores, strict=True):
         for shift, method, colour in ((-0.06, PLAIN, BASELINE), (0.06, "ckfr", OURS)):
             found = [results.mean(label, method, score) for label in labels]
             _line(axis, places + shift, found, colour, method_title(method))
         if score in free:
-            name, own = free[score]
-            level = results.level(labels[0], name, own)
+            level = results.level(labels[0], free[score], score.removesuffix("_fixed"))
             axis.axhline(level, color="black", linestyle=":", linewidth=1)
-            axis.text(len(labels) - 1, level, f"{name} ", ha="right", va="bottom", fontsize=9)
+            axis.text(len(labels) - 1, level, f"{free[score]} ", ha="right", va="bottom", fontsize=9)
         axis.set_xticks(places, [label.removeprefix("bias ") for label in labels])
         axis.set(
             title=score_title(score, short=True), xlabel="background bias", xlim=(-0.3, len(labels) - 0.7)
@@ -172,13 +168,5 @@ def _line(
     means = [one.mean for one in told]
     reach = [[one.mean - one.low for one in told], [one.high - one.mean for one in told]]
     if told:
-        axis.errorbar(
-            places[: len(told)],
-            means,
-            yerr=reach,
-            fmt="o-",
-            color=colour,
-            capsize=3,
-            markersize=4,
-            label=label,
-        )
+        style = {"fmt": "o-", "capsize": 3, "markersize": 4, "color": colour, "label": label}
+        axis.errorbar(places[: len(told)], means, yerr=reach, **style)

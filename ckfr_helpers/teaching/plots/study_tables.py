@@ -5,15 +5,8 @@ from collections.abc import Sequence
 import pandas as pd
 
 from ckfr_helpers.losses.rivals import BASELINE
-from ckfr_helpers.metrics import Interval
-from ckfr_helpers.teaching.plots.names import (
-    LOOK_NAMES,
-    NAMES,
-    dataset_title,
-    method_title,
-    score_title,
-)
-from ckfr_helpers.training.results import Results, chance, compare, verdict
+from ckfr_helpers.teaching.plots.names import LOOK_NAMES, NAMES, dataset_title, method_title, score_title
+from ckfr_helpers.training.results import Results, chance_sentence, compare, verdict
 
 
 def losses(results: Sequence[Results], scores: Sequence[str] = tuple(NAMES)) -> pd.DataFrame:
@@ -51,17 +44,8 @@ def verdicts(
 
 def by_chance(results: Sequence[Results], scores: Sequence[str], methods: Sequence[str] | None = None) -> str:
     """One sentence: how many intervals stand side by side, and how many would exclude zero by chance."""
-    told = _told(results, scores, methods)
+    told = compare(results, scores, methods)
     return chance_sentence([*told.difference, *told.photographs_difference])
-
-
-def chance_sentence(intervals: Sequence[Interval | None]) -> str:
-    """Of these intervals: how many there are, how many exclude zero, how many would by chance alone."""
-    found = chance(intervals)
-    return (
-        f"{found['intervals']} intervals at 95 % stand here; {found['exclude_zero']} exclude zero. "
-        f"If there were no difference at all, about {found['by_chance']:.0f} would, by chance."
-    )
 
 
 def four_ways(

@@ -28,23 +28,20 @@ def compute(work: Work, jobs: Sequence[Any], executor: Executor, logs: Path) -> 
     """
     if executor.kind == "submitit":
         yield from _submitit(work, jobs, executor, logs)
-    elif executor.processes == 1 or len(jobs) < 2:
+        return
+    if executor.processes == 1 or len(jobs) < 2:
         yield from map(work, jobs)
-    else:
-        left = {job.name for job in jobs}
-        pool = joblib.Parallel(
-            min(executor.processes, len(jobs)),
-            batch_size=1,
-            pre_dispatch="n_jobs",
-            return_as="generator_unordered",
-        )
-        try:
-            for name, result in pool(joblib.delayed(_named)(work, job) for job in jobs):
-                left.discard(name)
-                yield result
-        except TerminatedWorkerError:
-            for name in sorted(left):  # whose fault it was nobody knows; finished runs are on the disk
-                yield Failure(name, "a process ended before it could answer (killed, or out of memory)")
+        return
+    left = {job.name for job in jobs}
+    processes = min(executor.processes, len(jobs))
+    pool = joblib.Parallel(processes, batch_size=1, pre_dispatch="n_jobs", return_as="generator_unordered")
+    try:
+        for name, result in pool(joblib.delayed(_named)(work, job) for job in jobs):
+            left.discard(name)
+            yield result
+    except TerminatedWorkerError:
+        for name in sorted(left):  # whose fault it was nobody knows; finished runs are on the disk
+            yield Failure(name, "a process ended before it could answer (killed, or out of memory)")
 
 
 def _named(work: Work, job: Any) -> tuple[str, Any]:
@@ -52,27 +49,22 @@ def _named(work: Work, job: Any) -> tuple[str, Any]:
 
 
 def _submitit(work: Work, jobs: Sequence[Any], executor: Executor, logs: Path) -> Iterator[Any]:
-    if not jobs:
-        return
     try:
         import submitit
     except ImportError as error:
-        raise CkfrError(
-            "An executor of kind submitit needs the package submitit; `pip install submitit` brings it."
-        ) from error
+        raise CkfrError("An executor of kind submitit needs it: `pip install submitit`.") from error
     count = executor.jobs or (num_workers() if executor.cluster == "local" else len(jobs))
     # Dealt out like cards, so that neighbours of one kind, equally long, go to different hands.
     hands = [list(jobs[start::count]) for start in range(min(count, len(jobs)))]
+    further = executor.model_extra or {}
     try:
         launcher = submitit.AutoExecutor(folder=logs / "%j", cluster=executor.cluster)
-        launcher.update_parameters(**{"timeout_min": 60, "name": "ckfr-study", **executor.parameters})
-        sent = launcher.map_array(_play, [work] * len(hands), hands)
-    except (RuntimeError, NameError, TypeError, ValueError, KeyError, AssertionError, OSError) as error:
+        launcher.update_parameters(**{"timeout_min": 60, "name": "ckfr-study", **further})
+        sent = launcher.map_array(_play, [work] * len(hands), hands) if hands else []
+    except Exception as error:  # submitit raises many types; the user can only change what was asked
         reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise CkfrError(
-            f"submitit refuses cluster {executor.cluster} with {executor.parameters}: {reason}."
-        ) from error
-    by_id = {job.job_id: hand for job, hand in zip(sent, hands, strict=True)}
+        raise CkfrError(f"submitit refuses {executor.cluster} with {further}: {reason}.") from error
+    hand_of = dict(zip(sent, hands, strict=True))
     try:
         for job in submitit.helpers.as_completed(
             sent, poll_frequency=1 if executor.cluster == "local" else 10
@@ -81,7 +73,7 @@ def _submitit(work: Work, jobs: Sequence[Any], executor: Executor, logs: Path) -
                 yield from job.result()
             except Exception as error:  # of the job as a whole: time limit, lost node, no import there
                 reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-                for one in by_id[job.job_id]:
+                for one in hand_of[job]:
                     done = one.finished() if hasattr(one, "finished") else None
                     yield done or Failure(one.name, f"its cluster job {job.job_id} failed: {reason}")
     finally:
@@ -91,5 +83,4 @@ def _submitit(work: Work, jobs: Sequence[Any], executor: Executor, logs: Path) -
 
 
 def _play(work: Work, hand: Sequence[Any]) -> list[Any]:
-    """What one cluster job does: its jobs one after the other."""
     return [work(job) for job in hand]

@@ -11,7 +11,6 @@ import hashlib
 import json
 import time
 import traceback
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +25,7 @@ from ckfr_helpers.datasets.scenes.single import OnBackground
 from ckfr_helpers.datasets.subset import balanced
 from ckfr_helpers.hierarchy.tree import Hierarchy
 from ckfr_helpers.losses.rivals import METHODS
-from ckfr_helpers.models import CachedFeatures, build_model
+from ckfr_helpers.models import CachedFeatures, Classifier, build_model, feature_key
 from ckfr_helpers.runtime import PACKAGE, CkfrError, atomic_path, environment
 from ckfr_helpers.training.config import TrainConfig
 from ckfr_helpers.training.evaluation import Predictions, predict, score
@@ -42,7 +41,7 @@ BACKGROUNDS = ("usual", "foreign")
 
 
 class Failure(NamedTuple):
-    """A job that did not finish: which, and why in one sentence."""
+    """Which job did not finish, and why in one sentence."""
 
     name: str
     reason: str
@@ -50,14 +49,7 @@ class Failure(NamedTuple):
 
 @dataclass(frozen=True)
 class Job:
-    """One run.
-
-    Attributes:
-        folder: of the study.
-        study: what is the same for all runs.
-        data: what it trains on.
-        method, parameters, lr, seed: what it trains with; every parameter spelt out.
-    """
+    """One run: what its study shares, and its own method, parameters (all spelt out), rate and seed."""
 
     folder: Path
     study: Study
@@ -91,21 +83,20 @@ class Job:
         pictures = {split: _fingerprint(data, *drawn) for split, drawn in self.splits.items()}
         if not study.stage:
             return pictures
-        code = code_digest("models", "datasets/transforms.py")
-        behind = [_trunk_digest(study.model, study.stage), self.data.size, code]
-        return {split: _digest([shown, *behind]) for split, shown in pictures.items()}
+        return {
+            split: _behind(study.model, study.stage, shown, self.data.size)
+            for split, shown in pictures.items()
+        }
 
     @functools.cached_property
     def settings(self) -> dict[str, Any]:
         """Everything that decides the result, as plain values; where things lie is none of it."""
-        asked = self.study.model_dump(
-            mode="json", include={"model", "stage", "epochs", "batch_size", "train", "scores"}
-        )
-        rooms = ["losses", "metrics", "models", "training", *(["attribution"] if self.study.scores else [])]
-        return asked | {
+        shared = {"model", "stage", "epochs", "batch_size", "train", "scores"}
+        rooms = ["hierarchy", "losses", "metrics", "models", "training"]
+        return self.study.model_dump(mode="json", include=shared) | {
             "data": self.data.model_dump(mode="json", exclude={"root"}),
             "content": self.content,
-            "code": code_digest(*rooms),
+            "code": code_digest(*rooms, *(["attribution"] if self.study.scores else [])),
             "method": self.method,
             "parameters": self.parameters,
             "lr": self.lr,
@@ -115,11 +106,9 @@ class Job:
     @functools.cached_property
     def name(self) -> str:
         """Readable, and different for different settings."""
-        made = "_".join(
-            f"{k}{v:g}" if isinstance(v, float) else f"{k}{v}" for k, v in self.parameters.items()
-        )
-        parts = [_plain(self.data.label), self.method, made, f"lr{self.lr:g}_s{self.seed}"]
-        return "_".join(filter(None, [*parts, _digest(self.settings)]))
+        made = [f"{k}{v:g}" if isinstance(v, float) else f"{k}{v}" for k, v in self.parameters.items()]
+        own = [f"lr{self.lr:g}", f"s{self.seed}", _digest(self.settings)]
+        return "_".join([_plain(self.data.label), self.method, *made, *own])
 
     @property
     def path(self) -> Path:
@@ -138,6 +127,23 @@ class Job:
     def features(self) -> list["Features"]:
         """The cached splits it needs; none when the whole network is trained."""
         return [Features(self, split) for split in self.splits] if self.study.stage else []
+
+    def compute(self) -> dict[str, Any]:
+        """Train and score, and keep the record."""
+        began = time.perf_counter()
+        record: dict[str, Any] = {"format": FORMAT, "name": self.name, "settings": self.settings}
+        if self.method == FREE:
+            source = self.open("test")
+            names = [further.FREE_SCORERS[name] for name in self.study.scores if name in further.FREE_SCORERS]
+            found = {key: value for name in names for key, value in further.resolve(name)(source).items()}
+            record["free"] = [[*further.FREE[key], found[key]] for key in further.FREE if key in found]
+        else:
+            record |= _scored(self)
+        record |= {"environment": environment(), "seconds": round(time.perf_counter() - began, 2)}
+        text = json.dumps(strict(record), allow_nan=False)
+        with atomic_path(self.path) as path:
+            path.write_text(text)
+        return json.loads(text)  # as it will be read: the same whether computed now or earlier
 
 
 @dataclass(frozen=True)
@@ -162,113 +168,107 @@ class Features:
         """Where the outputs lie."""
         return self.folder / "features" / f"{self.name}.pt"
 
+    def finished(self) -> str | None:
+        """The name, if the outputs are there."""
+        return self.name if self.path.is_file() else None
 
-def cache(wanted: Features) -> str | Failure:
-    """Send one split through the trunk and keep what comes out, or say why not."""
-    return _guarded(wanted, _cache)
+    def compute(self) -> str:
+        """Send the split through the trunk and keep what comes out."""
+        study, source = self.job.study, self.job.open(self.split)
+        fabric = make_fabric(TrainConfig(accelerator=study.executor.accelerator))
+        trunk = build_model(study.model, 1).eval().to(fabric.device)
+        kept = cache_split(source, trunk, study.stage, self.job.data.size, workers=0, progress=False)
+        pairs = [list(pair) for pair in source.hierarchy.to_pairs()]
+        tree = {"classes": list(source.classes), "pairs": pairs, "groups": _groups(source)}
+        with atomic_path(self.path) as path:
+            torch.save({"features": vars(kept), **tree}, path)
+        return self.name
 
 
-def run(job: Job) -> dict[str, Any] | Failure:
-    """Train and score one run and keep its record, or say why not. A finished one is read."""
-    return job.finished() or _guarded(job, _run)
-
-
-def _guarded(job: Any, work: Callable[[Any], Any]) -> Any:
-    """No failure stops the others."""
+def attempt(job: Job | Features) -> Any:
+    """A job's record (or the name of what was cached), read or computed; else a `Failure`, logged."""
     log = job.folder / "failed" / f"{job.name}.txt"
     try:
-        result = work(job)
+        result = job.finished() or job.compute()
         log.unlink(missing_ok=True)  # of an earlier try
         return result
     except Exception as error:
         with atomic_path(log) as path:
             path.write_text(traceback.format_exc())
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        told = lines[0] if isinstance(error, CkfrError) else f"{type(error).__name__}: {lines[0]}"
-        return Failure(job.name, told)
-
-
-def _cache(wanted: Features) -> str:
-    if wanted.path.is_file():
-        return wanted.name
-    job, source = wanted.job, wanted.job.open(wanted.split)
-    trunk = build_model(job.study.model, 1).eval().to(_device(job))
-    kept = cache_split(source, trunk, job.study.stage, job.data.size, workers=0, progress=False)
-    content = {
-        "features": kept.features,
-        "labels": kept.labels,
-        "indices": kept.indices,
-        "groups": _groups(source),
-        "classes": list(source.classes),
-        "pairs": [list(pair) for pair in source.hierarchy.to_pairs()],
-    }
-    with atomic_path(wanted.path) as path:
-        torch.save(content, path)
-    return wanted.name
+        first = (str(error).strip().splitlines() or [""])[0]
+        return Failure(
+            job.name, first if isinstance(error, CkfrError) else f"{type(error).__name__}: {first}"
+        )
 
 
 @functools.lru_cache(maxsize=10)
 def _load(path: Path) -> dict[str, Any]:
-    """What `cache` kept; the file is mapped, so that processes on one machine share the memory."""
+    """What was cached; the file is mapped, so that processes on one machine share the memory."""
     try:
         return torch.load(path, weights_only=True, mmap=True)
     except Exception as error:  # torch raises a different type for each way a file can be wrong
         raise CkfrError(f"The features {path} cannot be read; remove the file and start again.") from error
 
 
-def _run(job: Job) -> dict[str, Any]:
-    began = time.perf_counter()
-    record: dict[str, Any] = {"format": FORMAT, "name": job.name, "settings": job.settings}
-    if job.method == FREE:
-        found = further.free(job.study.scores, job.open("test"))
-        record["free"] = [[method, name, value] for (method, name), value in found.items()]
-    else:
-        record |= _tail(job) if job.study.stage else _whole(job)
-    record |= {"environment": environment(), "seconds": round(time.perf_counter() - began, 2)}
-    text = json.dumps(strict(record), allow_nan=False)
-    with atomic_path(job.path) as path:
-        path.write_text(text)
-    return json.loads(text)  # as it will be read: the same whether computed now or earlier
+class _Trained(NamedTuple):
+    model: Classifier
+    hierarchy: Hierarchy
+    loaders: dict[str, Any]
+    seen: dict[str, Predictions]  # of "val" and "test"; empty for the network before training
+    groups: list[int] | None
 
 
-def _method(job: Job) -> dict[str, Any]:
-    """The loss, as `TrainConfig` calls it."""
+def _scored(job: Job) -> dict[str, Any]:
+    """Scores of both splits, and by photograph what intervals resample."""
+    made = _tail(job) if job.study.stage else _whole(job)
+    found: dict[str, dict[str, float]] = {"val": {}, "test": {}}
+    photos: dict[str, Any] = {}
+    for split, seen in made.seen.items():
+        values = score(seen, made.hierarchy)
+        found[split] = {name: values[name] for name in SCORES if name in values}
+    if made.seen:
+        test = made.seen["test"]
+        photos["top1"] = (test.logits.argmax(1) == test.labels).astype(int).tolist()
+    for name in job.study.scores:
+        sources = {split: job.open(split) for split in ("val", "test")}
+        own, images = further.resolve(name)(made.model, made.loaders, sources)
+        found["test"] |= own
+        photos |= {key: np.round(values, 5).tolist() for key, values in images.items()}
+    return {**found, **({} if made.groups is None else {"photos": photos, "groups": made.groups})}
+
+
+def _config(job: Job, **further_settings: Any) -> TrainConfig:
     own = {name: job.parameters[name] for name in METHODS[job.method]}
-    if job.method == "ckfr":
-        extra = {name: value for name, value in job.parameters.items() if name not in own}
-        return {"method": "ckfr", **own, **extra}
-    return {"method": job.method, "method_options": own, "alpha": 0.0}
+    loss = {"method_options": own, "alpha": 0.0} if job.method != "ckfr" else job.parameters
+    shared = {"model": job.study.model, "epochs": job.study.epochs, "batch_size": job.study.batch_size}
+    return TrainConfig(
+        method=job.method, lr=job.lr, seed=job.seed, **shared, **loss, **further_settings
+    )  # fmt: skip
 
 
-def _tail(job: Job) -> dict[str, Any]:
+def _tail(job: Job) -> _Trained:
     study, content = job.study, {part.split: _load(part.path) for part in job.features()}
     test = content["test"]
     hierarchy = Hierarchy.from_pairs([tuple(pair) for pair in test["pairs"]], test["classes"])
-    features = {
-        split: CachedFeatures(c["features"], c["labels"], c["indices"]) for split, c in content.items()
-    }
+    features = {split: CachedFeatures(**kept["features"]) for split, kept in content.items()}
     loaders = {split: CachedLoader(some, 64, train=False) for split, some in features.items()}
     if job.method == UNTRAINED:
         tail = new_tail(study.model, study.stage, len(hierarchy), job.seed).eval()
-        return _record(job, {}, None, hierarchy, tail, loaders, None)
-    config = TrainConfig(
-        **_method(job), model=study.model, freeze=study.stage, epochs=study.epochs, lr=job.lr,
-        lr_step=study.epochs, batch_size=study.batch_size, seed=job.seed,
-        accelerator=study.executor.accelerator,
-    )  # fmt: skip
+        return _Trained(tail, hierarchy, loaders, {}, test["groups"])
+    accelerator = study.executor.accelerator
+    config = _config(job, freeze=study.stage, lr_step=study.epochs, accelerator=accelerator)
     made = train_tail(features, hierarchy, config)
-    return _record(job, made.scores, made.seen["test"], hierarchy, made.tail, loaders, test["groups"])
+    return _Trained(made.tail, hierarchy, loaders, made.seen, test["groups"])
 
 
-def _whole(job: Job) -> dict[str, Any]:
-    study, data = job.study, job.data
-    own = {"size": data.size} if data.name == "photos" else {}
-    config = TrainConfig(
-        data=data.name, root=data.root, data_options=data.options | own, size=data.size,
-        # Each seed paints its own training scenes; validation and test are the same for all.
-        train_options={"seed": job.seed} if own else {}, per_class={**data.per_class},
-        model=study.model, epochs=study.epochs, batch_size=study.batch_size, lr=job.lr, seed=job.seed,
-        **_method(job), **study.train,
+def _whole(job: Job) -> _Trained:
+    data = job.data
+    # Each seed paints its own training scenes; validation and test are the same for all.
+    scenes = data.name == "photos"
+    config = _config(
+        job, data=data.name, root=data.root, size=data.size, per_class={**data.per_class},
+        data_options=data.options | ({"size": data.size} if scenes else {}),
+        train_options={"seed": job.seed} if scenes else {}, **job.study.train,
     )  # fmt: skip
     made = train(config, job.folder / "whole" / job.name, progress=False)  # resumes within the run
     fabric = make_fabric(made.config)
@@ -276,28 +276,7 @@ def _whole(job: Job) -> dict[str, Any]:
     sources = {split: open_split(made.config, split, progress=False) for split in ("val", "test")}
     loaders = {split: split_loader(made.config, sources[split], model, fabric) for split in sources}
     seen = {split: predict(model, loaders[split], fabric) for split in sources}
-    scores = {split: score(seen[split], made.hierarchy) for split in seen}
-    return _record(job, scores, seen["test"], made.hierarchy, model, loaders, _groups(job.open("test")))
-
-
-def _record(
-    job: Job, scores: dict[str, dict[str, float]], test: Predictions | None, hierarchy: Hierarchy, model: Any,
-    loaders: dict[str, Any], groups: list[int] | None,
-) -> dict[str, Any]:  # fmt: skip
-    """What is kept of a run: scores of both splits, and by photograph what intervals resample."""
-    found = {
-        s: {name: scores.get(s, {})[name] for name in SCORES if name in scores.get(s, {})}
-        for s in ("val", "test")
-    }
-    photos: dict[str, Any] = {}
-    if test is not None:
-        photos["top1"] = (test.logits.argmax(1) == test.labels).astype(int).tolist()
-    for name in job.study.scores:
-        sources = {split: job.open(split) for split in ("val", "test")}
-        own, images = further.resolve(name)(model, loaders, sources)
-        found["test"] |= own
-        photos |= {key: np.round(values, 5).tolist() for key, values in images.items()}
-    return found | ({} if groups is None else {"photos": photos, "groups": groups})
+    return _Trained(model, made.hierarchy, loaders, seen, _groups(job.open("test")))
 
 
 def _open(data: Data, split: str, seed: int) -> ImageSource:
@@ -318,34 +297,27 @@ def _fingerprint(data: str, split: str, seed: int) -> str:
 
 
 @functools.cache
-def _trunk_digest(model: str, stage: int) -> str:
-    trunk, _ = build_model(model, 1).split(stage)
-    return _digest(
-        {k: hashlib.sha256(v.numpy().tobytes()).hexdigest() for k, v in trunk.state_dict().items()}
-    )
+def _behind(model: str, stage: int, pictures: str, size: int) -> str:
+    code = code_digest("models", "datasets/transforms.py")
+    return feature_key(_trunk(model, stage), pictures=pictures, size=size, code=code)
+
+
+@functools.cache
+def _trunk(model: str, stage: int) -> torch.nn.Module:
+    return build_model(model, 1).split(stage)[0]
 
 
 @functools.cache
 def code_digest(*rooms: str) -> str:
     """Of the code in these rooms or files, comments and docstrings left out; rooms inside rooms are none."""
-    files: Iterable[Path] = (
-        file for room in rooms for file in sorted((PACKAGE / room).glob("*.py")) or [PACKAGE / room]
-    )
+    files = [file for room in rooms for file in sorted((PACKAGE / room).glob("*.py")) or [PACKAGE / room]]
     trees = [ast.parse(file.read_text()) for file in files if file.name != "results.py"]
-    for node in (node for tree in trees for node in ast.walk(tree)):
-        body = getattr(node, "body", None)
-        if (
-            isinstance(body, list)
-            and body
-            and isinstance(body[0], ast.Expr)
-            and isinstance(body[0].value, ast.Constant)
-        ):
-            del body[0]
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    for tree in trees:
+        for node in ast.walk(tree):
+            if isinstance(node, documented) and ast.get_docstring(node) is not None:
+                del node.body[0]
     return _digest([ast.dump(tree) for tree in trees])
-
-
-def _device(job: Job) -> torch.device:
-    return make_fabric(TrainConfig(accelerator=job.study.executor.accelerator)).device
 
 
 def _groups(source: ImageSource) -> list[int] | None:

@@ -8,7 +8,8 @@ score. The test split is scored in every run and stands in the table; figures te
 alone. A study that is stopped, or extended, computes what is missing.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,19 +23,12 @@ from ckfr_helpers.training.results import Results, as_table, made_by, run_rows, 
 from ckfr_helpers.training.study import scores as further
 from ckfr_helpers.training.study.config import Data, Study
 from ckfr_helpers.training.study.executors import compute
-from ckfr_helpers.training.study.jobs import FREE, UNTRAINED, Failure, Job, cache, run
+from ckfr_helpers.training.study.jobs import FREE, UNTRAINED, Failure, Job, attempt
 
 
 @dataclass
 class StudyResult:
-    """What a study found.
-
-    Attributes:
-        study: what was asked for.
-        folder: where runs, features and the files below lie.
-        results: of finished runs.
-        failures: jobs that did not finish.
-    """
+    """What a study found: the table of finished runs, and the jobs that did not finish."""
 
     study: Study
     folder: Path
@@ -51,11 +45,11 @@ def run_study(
         study: from `load_study`.
         folder: another than ``runs/study_NAME``.
         only_cache: stop when the trunk outputs are there.
-        progress: show a bar.
+        progress: show bars.
 
     Raises:
-        CkfrError: if submitit is asked for and missing, the model has no such stage, or there is no such
-            score. A run that fails raises nothing; see ``failures``.
+        CkfrError: if submitit is missing, the model has no such stage, or there is no such score. A run that
+            fails raises nothing; see ``failures``.
     """
     stages = len(build_model(study.model, 1, pretrained=False).stages)
     if study.stage > stages:
@@ -65,46 +59,38 @@ def run_study(
     folder = (runs_root() / f"study_{study.name}" if folder is None else Path(folder)).resolve()
     failures: list[Failure] = []
     records: dict[str, dict[str, Any]] = {}
-    there = [data for data in study.datasets if _can_be_read(study, folder, data, failures)]
+
+    def work(todo: Sequence[Any], title: str) -> list[Any]:
+        results = []
+        with tqdm(total=len(todo), desc=title, disable=not progress, leave=False) as bar:
+            for result in compute(attempt, todo, study.executor, folder / "cluster"):
+                bar.update()
+                (failures if isinstance(result, Failure) else results).append(result)
+        return results
 
     def finish(jobs: list[Job], title: str) -> None:
         done = {job.name: record for job in jobs if (record := job.finished())}
         left = [job for job in jobs if job.name not in done]
-        missing = {part.name: part for job in left for part in job.features() if not part.path.is_file()}
-        uncached = {
-            one.name
-            for one in work(cache, list(missing.values()), "trunk outputs")
-            if isinstance(one, Failure)
-        }
-        for job in list(left):
-            if lacking := sorted({part.name for part in job.features()} & uncached):
-                left.remove(job)
-                failures.append(Failure(job.name, f"its features {lacking[0]} are missing"))
-        made = [] if only_cache else work(run, left, title)
-        records.update(done | {one["name"]: one for one in made if not isinstance(one, Failure)})
-
-    def work(task: Callable[[Any], Any], jobs: Sequence[Any], title: str) -> list[Any]:
-        results = []
-        with tqdm(total=len(jobs), desc=title, disable=not progress, leave=False) as bar:
-            for result in compute(task, jobs, study.executor, folder / "cluster"):
-                results.append(result)
-                bar.update()
-                if isinstance(result, Failure):
-                    failures.append(result)
-                    if progress:
-                        tqdm.write(f"failed: {result.name}: {result.reason}")
-        return results
+        missing = {part.name: part for job in left for part in job.features() if not part.finished()}
+        work(list(missing.values()), "trunk outputs")
+        ready = [job for job in left if all(part.finished() for part in job.features())]
+        failures.extend(Failure(job.name, "its features are missing") for job in left if job not in ready)
+        made = [] if only_cache else work(ready, title)
+        records.update(done | {one["name"]: one for one in made})
 
     def jobs(
         data: Data, method: str, rates: Iterable[float], grid: Iterable[dict[str, Any]] = ({},)
     ) -> list[Job]:
-        return [
-            Job(folder, study, data, method, parameters, lr, seed)
-            for lr in rates
-            for parameters in grid
-            for seed in study.seeds
-        ]
+        settings = itertools.product(rates, grid, study.seeds)
+        return [Job(folder, study, data, method, given, lr, seed) for lr, given, seed in settings]
 
+    there = []
+    for data in study.datasets:
+        try:
+            _ = jobs(data, BASELINE, study.lr)[0].settings  # opens its pictures
+            there.append(data)
+        except CkfrError as error:
+            failures.append(Failure(data.label, str(error)))
     finish([job for data in there for job in jobs(data, BASELINE, study.lr)], "baseline runs")
     first, others = _results(study, records), []
     for data in there:
@@ -127,23 +113,11 @@ def failed(result: StudyResult) -> CkfrError | None:
     if not result.failures:
         return None
     listed = "; ".join(f"{name} ({reason.rstrip('.')})" for name, reason in result.failures[:5])
-    failures = result.folder / "failed"
-    logs = f"Their errors are in {failures}. " if any(failures.glob("*.txt")) else ""
     more = f"; and {len(result.failures) - 5} more" if len(result.failures) > 5 else ""
     return CkfrError(
-        f"{len(result.failures)} of the study's jobs did not finish: {listed}{more}. "
-        f"{logs}The same command tries them again."
+        f"{len(result.failures)} of the study's jobs did not finish: {listed}{more}. Logs, if any, are in "
+        f"{result.folder / 'failed'}. The same command tries them again."
     )
-
-
-def _can_be_read(study: Study, folder: Path, data: Data, failures: list[Failure]) -> bool:
-    """Whether the pictures of a data set are there; if not, that is one of the failures."""
-    try:
-        _ = Job(folder, study, data, BASELINE, {}, study.lr[0], study.seeds[0]).settings
-    except CkfrError as error:
-        failures.append(Failure(data.label, str(error)))
-        return False
-    return True
 
 
 def _results(
@@ -151,14 +125,16 @@ def _results(
 ) -> Results:
     """The long table of these runs."""
     makers: dict[str, Any] = {}
-    rows = []
+    rows: list[dict[str, Any]] = []
     for record in records.values():
         settings, maker = record["settings"], record["environment"]
         makers[made_by(maker)] = maker
         where = {"study": study.name, "dataset": settings["data"]["label"], "made_by": made_by(maker)}
         if settings["method"] == FREE:
-            for method, score, value in record["free"]:
-                rows.append(where | {"method": method, "split": "test", "score": score, "value": value})
+            rows += [
+                where | {"method": method, "split": "test", "score": score, "value": value}
+                for method, score, value in record["free"]
+            ]
             continue
         parameters = ""
         if settings["method"] != UNTRAINED:

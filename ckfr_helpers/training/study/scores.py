@@ -6,14 +6,14 @@ tail), loaders of "val" and "test" in order, for scenes also of "usual" and "for
 value of each test picture.
 """
 
-import importlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from pkgutil import resolve_name
 from typing import Any
 
 from ckfr_helpers.runtime import CkfrError
 
 SCORERS = {"look": "ckfr_helpers.attribution.look:study_scores"}
-# What the same scorer can say of a data set without any network: (source of the test split) -> scores.
+# What can be said without any network: (source of the test split) -> scores.
 FREE_SCORERS = {"look": "ckfr_helpers.attribution.look:free_scores"}
 # Method and score that stand in the table for each.
 FREE = {
@@ -28,25 +28,10 @@ FREE = {
 
 
 def resolve(name: str) -> Callable[..., Any]:
-    """A scorer by its name, or by ``package.module:function``.
-
-    Raises:
-        CkfrError: if there is none.
-    """
-    module, _, function = SCORERS.get(name, name).partition(":")
+    """A scorer by its name, or by ``package.module:function``."""
     try:
-        return getattr(importlib.import_module(module), function)
+        return resolve_name(SCORERS.get(name, name))
     except (ImportError, AttributeError, ValueError) as error:
         raise CkfrError(
             f"There is no score {name!r} ({error}); expected {', '.join(SCORERS)} or package.module:function."
         ) from error
-
-
-def free(names: Iterable[str], source: Any) -> dict[tuple[str, str], float]:
-    """(method, score) -> value, of what needs no network."""
-    found: dict[tuple[str, str], float] = {}
-    for name in names:
-        if name in FREE_SCORERS:
-            values = resolve(FREE_SCORERS[name])(source)
-            found |= {FREE[key]: value for key, value in values.items() if key in FREE}
-    return found
