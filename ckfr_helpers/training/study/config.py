@@ -137,7 +137,9 @@ class Study(_Part):
     @field_validator("seeds", "lr", mode="before")
     @classmethod
     def _several(cls, value: Any, info: Any) -> Any:
-        if info.field_name == "seeds" and type(value) is int and 0 < value <= 1000:
+        if info.field_name == "seeds" and type(value) is int:
+            if not 0 < value <= 1000:
+                raise CkfrError(f"{value} is not as expected: how many, 1 to 1000, or a list of them")
             return list(range(value))
         return _different("", value)
 
