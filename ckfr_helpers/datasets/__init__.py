@@ -59,24 +59,18 @@ def fetchable() -> tuple[str, ...]:
 def register(name: str, source: "type[ImageSource]") -> None:
     """Have `open_source` and every command know a source of one's own by a name.
 
-    Args:
-        name: what to call it; a name that is taken is replaced.
-        source: its class, called as ``source(split=…, root=…, **options)``; ``root`` only where one is given.
+    It is called as ``source(split=…, root=…, **options)``; ``root`` only where one is given.
     """
     _REGISTRY[name] = _Entry(source, None)
 
 
 def open_source(name: str, split: str, root: str | Path | None = None, **options: Any) -> "ImageSource":
-    """Open one split of a source.
+    """Open one split, ``"train"``, ``"val"`` or ``"test"``, of a source.
 
     Args:
         name: one of `names`.
-        split: ``"train"``, ``"val"`` or ``"test"``. Models are chosen on val; test is for the report.
         root: folder that holds the source's folder (or that folder itself); None for ``data_root()``.
         options: passed to the source's class, e.g. ``val_fraction=0.1`` or ``background_bias=0.9``.
-
-    Returns:
-        The source: a Dataset of examples ``(image, target)`` with ``hierarchy``, ``classes`` and ``labels``.
 
     Raises:
         CkfrError: if the name or split is unknown, or the data is missing or not as expected.
@@ -96,10 +90,9 @@ def open_source(name: str, split: str, root: str | Path | None = None, **options
 
 
 def fetch(name: str, root: str | Path | None = None, **options: Any) -> Path:
-    """Bring a data set here, if its terms and the network allow; do nothing if it is here already.
+    """Bring one of `fetchable` here, if its terms and the network allow; do nothing if it is here already.
 
     Args:
-        name: one of `fetchable`.
         root: folder to put the source's folder in; None for ``data_root()``.
         options: passed to the source's own function.
 

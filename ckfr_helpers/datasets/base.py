@@ -50,12 +50,7 @@ def make_example(
     >>> target["label"], target["boxes"].tolist(), target["boxes"].canvas_size, "masks" in target
     (2, [[0.0, 1.0, 5.0, 3.0]], (4, 6), False)
 
-    Args:
-        image: (3, H, W) uint8, RGB.
-        label: index of the class.
-        boxes: (n, 4) ``[x0, y0, x1, y1]`` in pixels, both ends inside the object.
-        masks: (n, H, W), or (H, W) for one object.
-        more: further keys of `Target`.
+    Masks may be (H, W) for one object; all else, and ``more``, is as `Target` says.
     """
     target: Target = {"label": int(label)}
     if boxes is not None:
@@ -93,11 +88,7 @@ class ImageSource(Dataset[Example], ABC):
         return len(self.labels)
 
     def fingerprint(self) -> str:
-        """A string that changes whenever any picture, box or mask of the source might: the key of its caches.
-
-        Raises:
-            CkfrError: if the source cannot tell.
-        """
+        """A string that changes whenever any picture, box or mask of the source might: the key of its caches."""
         raise CkfrError(
             f"The source {self.name} has no fingerprint, so nobody could tell when a cache of it is stale; "
             "give its class a method fingerprint()."
@@ -113,24 +104,14 @@ class ImageSource(Dataset[Example], ABC):
 
 
 def check_split(split: str) -> Split:
-    """Return ``split`` if it is one.
-
-    Raises:
-        CkfrError: if it is none of train, val, test.
-    """
+    """Return ``split`` if it is train, val or test; else raise a `CkfrError`."""
     if split not in SPLITS:
         raise CkfrError(f"There is no split {split!r}; expected one of {', '.join(SPLITS)}.")
     return split
 
 
 def box_of_mask(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """Smallest box around the true pixels of a mask.
-
-    Args:
-        mask: (H, W) bool.
-
-    Returns:
-        ``(x0, y0, x1, y1)``; both ends are object pixels, so a one-pixel object has ``x0 == x1``.
+    """Smallest box ``(x0, y0, x1, y1)`` around the true pixels of a (H, W) mask, both ends among them.
 
     Raises:
         CkfrError: if the mask is empty.

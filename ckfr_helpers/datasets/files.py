@@ -35,8 +35,7 @@ def find_folder(root: str | Path | None, folder: str, marker: str, title: str, r
         root: the folder a user named, or None for ``data_root()``.
         folder: the data set's usual folder name.
         marker: a file inside it by which it is known, e.g. ``"wnids.txt"``.
-        title: the data set's name for people.
-        remedy: what to do if it is missing, e.g. ``"`ckfr fetch cifar10` brings it"``.
+        title, remedy: the data set's name for people, and what to do if it is missing.
 
     Raises:
         CkfrError: if neither place has the marker.
@@ -132,11 +131,7 @@ class FileTree:
         return {entry.name for entry in os.scandir(place) if entry.is_file()} if place.is_dir() else set()
 
     def read(self, name: str) -> bytes:
-        """The bytes of one file.
-
-        Raises:
-            CkfrError: if it is missing or cannot be read.
-        """
+        """The bytes of one file; a `CkfrError` if it is missing or cannot be read."""
         try:
             if self._folders is not None:
                 return self._archive().read(self._prefix + name)
@@ -147,11 +142,7 @@ class FileTree:
             raise CkfrError(f"The file {name} in {self.place} cannot be read ({error}).") from error
 
     def text(self, name: str) -> str:
-        """One file as text.
-
-        Raises:
-            CkfrError: if it is missing, or not in UTF-8.
-        """
+        """One file as text; a `CkfrError` if it is missing, or not in UTF-8."""
         data = self.read(name)
         try:
             return data.decode("utf-8-sig")
@@ -174,9 +165,6 @@ class FileTree:
         """Changes with any of these files' names, sizes or times of change; in a zip, with their checksums.
 
         Where the tree lies does not enter: a folder that was moved keeps its fingerprint.
-
-        Raises:
-            CkfrError: if a file is missing.
         """
         digest = hashlib.sha256()
         for name in names:
@@ -241,17 +229,11 @@ class FileSource(ImageSource):
 def decode_image(data: bytes, where: str) -> Tensor:
     """Decode a picture upright, as its EXIF data says; of several frames or pages the first.
 
-    Greyscale, palette and CMYK become RGB; 16 bits are scaled to 8.
-
-    Args:
-        data: the file's bytes.
-        where: what to call it if it is damaged.
-
     Returns:
-        (3, H, W) uint8.
+        (3, H, W) uint8: greyscale, palette and CMYK become RGB; 16 bits are scaled to 8.
 
     Raises:
-        CkfrError: if the bytes are no complete picture, or one of absurd size; the message names the file.
+        CkfrError: if the bytes are no complete picture, or one of absurd size; the message says ``where``.
     """
     try:
         with Image.open(io.BytesIO(data)) as file:

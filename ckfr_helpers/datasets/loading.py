@@ -5,7 +5,6 @@ Two facts make a run repeatable: which examples stand in batch k of epoch e depe
 (`TransformedView`). Neither asks which worker did the work, or how far a global generator had advanced.
 """
 
-import multiprocessing
 import random
 import sys
 from collections.abc import Iterator, Sequence
@@ -29,15 +28,10 @@ Batch = tuple[Any, dict[str, Any], Tensor]
 class TransformedView(Dataset[tuple[Any, dict[str, Any], int]]):
     """A source seen through a transform: ``view[i]`` is ``(image, target, i)``.
 
-    The index travels along so that a caller can find everything else about the example in the source, and
-    can drop the repeats that fill up the last batch when several processes evaluate together.
-
     Args:
-        source: any `ImageSource`.
         transform: called as torchvision's v2 transforms are, ``transform(image, target)``, and returns both;
-            its randomness must come from torch's generator (all of torchvision's does), since that is the
-            one seeded here.
-        seed: at least 0; with the epoch and the index it fixes every random choice.
+            its randomness must come from torch's generator, which is the one seeded here.
+        seed: with the epoch and the index it fixes every random choice.
         keys: which entries of `base.Target` to bring along. Boxes and masks move with the picture; both ends
             of a box stay inside the object.
     """
@@ -57,7 +51,7 @@ class TransformedView(Dataset[tuple[Any, dict[str, Any], int]]):
         return int(self._epoch)
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch, for workers already running too. Call it between epochs, never within one."""
+        """Choose the epoch, for workers already running too; call it between epochs."""
         check_number("epoch", epoch, 0, whole=True)
         self._epoch.fill_(epoch)
 
@@ -102,17 +96,14 @@ class TransformedView(Dataset[tuple[Any, dict[str, Any], int]]):
 
 
 def _far_end(boxes: BoundingBoxes, pixels: int) -> BoundingBoxes:
-    """XYXY boxes whose far corner lies that much further to the right and down."""
     return wrap(boxes.as_subclass(Tensor) + torch.tensor([0, 0, pixels, pixels]), like=boxes)
 
 
 def collate(examples: Any) -> Any:
-    """One `Batch` of `TransformedView`'s examples; every loader of the package gives this form.
+    """One `Batch` ``(inputs (B, …), targets, indices (B,) int64)`` of `TransformedView`'s examples.
 
-    Returns:
-        ``(inputs (B, …), targets, indices (B,) int64)``. In targets, numbers become a (B,) tensor and tensors
-        of one shape a (B, …) tensor; anything else is a list, and so are boxes and masks, whose number
-        differs from picture to picture.
+    In targets, numbers become a (B,) tensor and tensors of one shape a (B, …) tensor; anything else is a
+    list, and so are boxes and masks, whose number differs from picture to picture.
     """
     if isinstance(examples, CkfrError):
         return examples
@@ -133,22 +124,10 @@ def _together(values: Sequence[Any]) -> Any:
 class EpochSampler(Sampler[list[int]]):
     """Batches of indices whose order is a function of (seed, epoch), able to start at any batch.
 
-    It is a *batch sampler*: give it to ``DataLoader(batch_sampler=...)``. It has no attribute called
-    ``sampler`` on purpose: engines that find one there set its epoch by their own count, which after a resume
-    is the wrong one.
-
-    With several processes, each takes its own slice of every global batch of ``batch_size * world_size``. If
-    nothing is dropped, the last global batch is filled up with examples from the start of the order, so that
-    every process sees as many; the indices tell the repeats.
-
-    Args:
-        n: number of examples.
-        batch_size: examples a batch, in each process.
-        seed: at least 0.
-        shuffle: a new order every epoch; otherwise 0, 1, 2, …
-        drop_last: leave out an incomplete last batch.
-        rank: this process, from 0.
-        world_size: number of processes.
+    It is a *batch sampler* without an attribute called ``sampler``: engines that find one there set its epoch
+    by their own count, which after a resume is the wrong one. With several processes, each takes its own
+    slice of every global batch of ``batch_size * world_size``. If nothing is dropped, the last global batch
+    is filled up with examples from the start of the order; the indices tell the repeats.
 
     Raises:
         CkfrError: if a number is out of range, or if there is not even one full batch and ``drop_last``.
@@ -179,12 +158,10 @@ class EpochSampler(Sampler[list[int]]):
 
     @property
     def batches_per_epoch(self) -> int:
-        """Batches in a whole epoch, wherever this one starts."""
         together = self.batch_size * self.world_size
         return self.n // together if self.drop_last else -(-self.n // together)
 
     def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
-        """Choose the epoch and the batch to begin at (0 unless a run is being resumed within an epoch)."""
         check_number("epoch", epoch, 0, whole=True)
         check_number("start_batch", start_batch, 0, self.batches_per_epoch, whole=True)
         self.epoch, self.start_batch = epoch, start_batch
@@ -198,7 +175,6 @@ class EpochSampler(Sampler[list[int]]):
         return np.random.RandomState(mix_seed(self.seed, self.epoch) % 2**32).permutation(self.n)
 
     def __len__(self) -> int:
-        """Batches left in this epoch."""
         return self.batches_per_epoch - self.start_batch
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -212,12 +188,7 @@ class EpochSampler(Sampler[list[int]]):
 
 
 def seed_worker(worker: int) -> None:
-    """Give a loader process one thread and its own Python and NumPy seeds.
-
-    Torch seeds its own generator in each worker and leaves the other two as the parent had them; workers
-    started by fork would otherwise all draw the same numbers. One thread each, because the processes
-    themselves are the parallelism.
-    """
+    """Give a loader process one thread and its own Python and NumPy seeds; torch seeds its own alone."""
     seed = torch.initial_seed() % 2**32
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 -- libraries below us still read the global state
@@ -247,26 +218,21 @@ def make_loader(
 ) -> DataLoader:
     """Batches ``(images (B, 3, S, S) float32, targets, indices (B,) int64)`` as `collate` makes them.
 
+    Call `start_epoch` before each pass. With Lightning Fabric pass ``use_distributed_sampler=False``: the
+    slicing over processes is done here.
+
     Args:
         view: what to read; its seed also orders the batches.
         batch_size: examples a batch, in each process.
         train: shuffle anew each epoch and drop the incomplete last batch; otherwise keep order and all.
         workers: loader processes; 0 reads in this process. The batches are the same either way.
-        context: ``"fork"``, ``"spawn"`` or ``"forkserver"``; None for the platform's own.
-        rank: this process, from 0, when several train together.
-        world_size: number of processes that train together.
-
-    Returns:
-        A DataLoader whose workers persist. Call `start_epoch` before each pass over it. With Lightning
-        Fabric pass ``use_distributed_sampler=False``: the slicing over processes is done here.
+        context: how to start them, as `multiprocessing` calls it; None for the platform's own.
+        rank: this process, from 0, of the ``world_size`` that train together.
 
     Raises:
-        CkfrError: as `EpochSampler` does, or if ``context`` is not available here.
+        CkfrError: as `EpochSampler` does.
     """
     check_number("workers", workers, 0, whole=True)
-    methods = multiprocessing.get_all_start_methods()
-    if context is not None and context not in methods:
-        raise CkfrError(f"There is no start method {context!r} here; expected one of {', '.join(methods)}.")
     sampler = EpochSampler(len(view), batch_size, view.seed, train, train, rank, world_size)
     return Loader(
         view,
@@ -284,11 +250,7 @@ def make_loader(
 
 
 class CachedLoader:
-    """Batches ``(features float32, {"label": …}, indices)``, as `make_loader` gives them for pictures.
-
-    The order is the same as there for the same seed; there are no workers, and nothing changes with epochs
-    but the order.
-    """
+    """Batches ``(features float32, {"label": …}, indices)``, in `make_loader`'s order for the same seed."""
 
     def __init__(self, dataset: CachedFeatures, batch_size: int, train: bool, seed: int = 0) -> None:
         self.dataset, self.batch_size = dataset, batch_size
@@ -305,12 +267,6 @@ class CachedLoader:
 
 
 def start_epoch(loader: DataLoader | CachedLoader, epoch: int, start_batch: int = 0) -> None:
-    """Tell a loader, wrapped by an engine or not, which epoch and batch come next.
-
-    Args:
-        loader: the loader.
-        epoch: from 0.
-        start_batch: batches of this epoch already done, when a run is resumed.
-    """
+    """Tell a loader, wrapped by an engine or not, which epoch and batch (from 0) come next."""
     loader.batch_sampler.set_epoch(epoch, start_batch)  # type: ignore[union-attr]
     loader.dataset.set_epoch(epoch)  # type: ignore[union-attr]

@@ -2,8 +2,6 @@
 
 Every pipeline takes a (3, H, W) uint8 picture, alone or as ``(image, target)`` with boxes and masks that move
 along, and gives (3, S, S) float32 in [0, 1], normalised only where mean and standard deviation are given.
-Nothing here converts to PIL and back: the sources already give tensors, and torchvision's operations on uint8
-are both faster and, where the original rounds, within one grey level of PIL's.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +19,6 @@ Statistics = Sequence[float] | None
 
 
 def _pils_levels(value: Tensor) -> Tensor:
-    """Float grey levels to uint8 by dropping the fraction, as PIL does where it interpolates bilinearly."""
     if isinstance(value, BoundingBoxes | Mask):
         return value
     return wrap(value.floor().to(torch.uint8), like=value)
@@ -37,7 +34,6 @@ def _rotation(degrees: float) -> list[nn.Module]:
 
 
 def _before_crop(size: int) -> int:
-    """Side before the original's central crop: 256 for 224, and in the same proportion for other sizes."""
     return round(size * 256 / 224)
 
 
@@ -84,12 +80,8 @@ def make_transform(
     Args:
         name: one of ``PIPELINES``.
         train: whether the random training form or the fixed evaluation form is wanted.
-        size: side of the result in pixels.
-        mean: three channel means in [0, 1]; None leaves values in [0, 1], as the demo does.
-        std: three channel standard deviations; None as for ``mean``.
-
-    Returns:
-        A callable from (3, H, W) uint8 to (3, size, size) float32, or from ``(image, target)`` to both.
+        size: side S of the result in pixels.
+        mean, std: three channel means and deviations; None leaves values in [0, 1], as the demo does.
 
     Raises:
         CkfrError: if the name is unknown, the size is not positive, or mean and std do not go together.
@@ -111,14 +103,6 @@ def make_transform(
 
 
 def stored_side(name: str, size: int) -> int:
-    """The side to which pictures may be stretched and stored without changing a pipeline's evaluation.
-
-    Args:
-        name: as for `make_transform`.
-        size: side of its result in pixels.
-
-    Raises:
-        CkfrError: if there is no such pipeline.
-    """
+    """The side to which pictures may be stretched and stored without changing a pipeline's evaluation."""
     make_transform(name, train=False, size=size)  # complains of what is wrong
     return _before_crop(size) if name == "original" else size

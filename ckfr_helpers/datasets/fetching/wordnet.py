@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ckfr_helpers.datasets.fetching.debian import fetch_deb
 from ckfr_helpers.datasets.fetching.download import working_folder
-from ckfr_helpers.runtime import CkfrError, data_root
+from ckfr_helpers.runtime import CkfrError
 
 DEBIAN = Path("/usr/share/wordnet")
 PARTS = ("adj", "adv", "noun", "verb")
@@ -42,16 +42,13 @@ def fetch(root: str | Path | None = None) -> Path:
     Sources, in this order: the installed Debian package; the same package, downloaded and unpacked as the
     current user; NLTK's own download.
 
-    Args:
-        root: folder to put ``wordnet/`` in; None for ``data_root()``.
-
     Returns:
         ``root/wordnet``, a folder for ``nltk.data.path``.
 
     Raises:
         CkfrError: none of the three could bring it; the sentence says why.
     """
-    target = (Path(root).expanduser() if root is not None else data_root()) / "wordnet"
+    target = root_folder(root) / "wordnet"
     final = target / "corpora" / "wordnet"
     if all((final / name).is_file() for name in (*FILES, "lexnames")):
         return target
@@ -103,15 +100,12 @@ def _debian(package: str, probe: str, scratch: Path) -> Path:
 def _arrange(sources: list[Path], ready: Path) -> None:
     """Copy the files NLTK reads; a fresh copy, as NLTK refuses hard links and files others may write to."""
     ready.mkdir()
-    for name in (*FILES, "cntlist.rev", "lexnames"):
+    rows = [f"{number:02d}\t{name}\t{kind}\n" for number, (name, kind) in enumerate(LEXNAMES)]
+    (ready / "lexnames").write_text("".join(rows))
+    for name in FILES:
         place = next((folder / name for folder in sources if (folder / name).is_file()), None)
-        if place is not None:
-            (ready / name).write_bytes(place.read_bytes())
-        elif name in FILES:
+        if place is None:
             raise CkfrError(f"The WordNet in {sources[0]} is not whole: the file {name} is missing.")
-    lexnames = ready / "lexnames"
-    if not lexnames.is_file():
-        rows = [f"{number:02d}\t{name}\t{kind}\n" for number, (name, kind) in enumerate(LEXNAMES)]
-        lexnames.write_text("".join(rows))
+        (ready / name).write_bytes(place.read_bytes())
     for file in ready.iterdir():
         file.chmod(0o644)
