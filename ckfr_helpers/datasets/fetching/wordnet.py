@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ckfr_helpers.datasets.fetching.debian import fetch_deb
 from ckfr_helpers.datasets.fetching.download import working_folder
+from ckfr_helpers.datasets.files import root_folder
 from ckfr_helpers.runtime import CkfrError
 
 DEBIAN = Path("/usr/share/wordnet")
