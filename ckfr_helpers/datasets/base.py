@@ -88,7 +88,7 @@ class ImageSource(Dataset[Example], ABC):
         return len(self.labels)
 
     def fingerprint(self) -> str:
-        """A string that changes whenever a picture, box or mask of the source might: the key of its caches."""
+        """A string that changes whenever a picture, box or mask might: the key of the source's caches."""
         raise CkfrError(
             f"The source {self.name} has no fingerprint, so nobody could tell when a cache of it is stale; "
             "give its class a method fingerprint()."
