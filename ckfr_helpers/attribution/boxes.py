@@ -124,8 +124,7 @@ def max_box_acc(
             named by index.
 
     Reference:
-        Choe et al., CVPR 2020, §3.3, and the extended "Evaluation for Weakly Supervised Object Localization:
-        Protocol, Metrics, and Datasets" (PAMI 2022), which adds MaxBoxAccV2.
+        Choe et al., CVPR 2020, §3.3; MaxBoxAccV2: the extended version, PAMI 2022.
     """
     return BoxAccuracy.from_ious(
         box_ious_by_contours(score_maps, boxes)[_check_contours(contours)], iou_thresholds

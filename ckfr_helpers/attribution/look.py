@@ -1,7 +1,6 @@
 """Where a trained network looks, over a whole split: its maps against the true boxes and masks.
 
-`cam` makes a map of the true class, `boxes` turns it into boxes, `energy` asks how much of it lies on the
-object. Everything comes image by image, so that runs can be paired and photographs resampled.
+Everything comes image by image, so that runs can be paired and photographs resampled.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -63,7 +62,7 @@ class Look:
 
     @property
     def boxes(self) -> box_scores.BoxAccuracy:
-        """Box accuracy as MaxBoxAccV2 has it: all contours, IoU 0.3, 0.5 and 0.7."""
+        """As MaxBoxAccV2 has it: all contours, IoU 0.3, 0.5 and 0.7."""
         return box_scores.BoxAccuracy.from_ious(self.ious_all)
 
     @property
@@ -158,11 +157,10 @@ def object_boxes(example: Example, name: str = "the image") -> np.ndarray:
 
 
 def per_image(test: Look, val: Look) -> dict[str, np.ndarray]:
-    """Every measure that exists image by image, with score thresholds fixed on validation, each (N,) float.
+    """Every measure that exists image by image, each (N,) float; ``…_fixed``: score thresholds of validation.
 
-    ``energy``, ``pointing``; ``box_acc_fixed``, the mean over IoU 0.3, 0.5, 0.7 of a right box (all
-    contours); ``gt_known_fixed`` (largest contour, IoU 0.5) and ``top1_loc_fixed``, the same and classified
-    right; ``top1``.
+    ``box_acc_fixed`` is the mean over IoU 0.3, 0.5, 0.7 (all contours); ``gt_known_fixed`` takes the largest
+    contour at IoU 0.5, ``top1_loc_fixed`` counts it only where the class is right.
     """
     known = test.largest.at(val.largest.best_thresholds)[:, 0]
     values = {
@@ -199,7 +197,6 @@ def study_scores(
     model: Classifier,
     loaders: Mapping[str, Batches],
     sources: Mapping[str, ImageSource],
-    maps: MapMaker | None = None,
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
     """Everything that a study reports of where a network looks: test scores, thresholds from validation.
 
@@ -208,13 +205,12 @@ def study_scores(
         loaders: batches of ``"val"`` and ``"test"`` in order, and, for the swapped backgrounds, of
             ``"usual"`` and ``"foreign"``: of pictures or of cached features, as for `look`.
         sources: where the boxes and masks of ``"val"`` and ``"test"`` are.
-        maps: as for `look`.
 
     Returns:
         `look_scores` and `per_image` of the test split, the values of an image in the loader's order; with
         swapped backgrounds also what `energy.background_swap` gives, and its means.
     """
-    test, val = (look(model, loaders[split], sources[split], maps) for split in ("test", "val"))
+    test, val = (look(model, loaders[split], sources[split]) for split in ("test", "val"))
     scores, images = look_scores(test, val), per_image(test, val)
     if all(background in loaders for background in BACKGROUNDS):
         on_usual, on_foreign = (_answers(model, loaders[each], test.indices) for each in BACKGROUNDS)

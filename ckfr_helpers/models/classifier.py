@@ -111,8 +111,7 @@ class Classifier(nn.Module):
     def freeze(self, stage: int) -> Self:
         """Train only what comes after ``stages[:stage]``; ``freeze(0)`` frees all. Returns the model.
 
-        Frozen stages stay in evaluation mode even under ``.train()``: their batch-norm statistics, dropout
-        and stochastic depth stand still, so live and cached trunk outputs are the same.
+        Frozen stages stay in evaluation mode even under ``.train()``, so live and cached outputs are equal.
         """
         self._check_stage(stage)
         self.frozen = stage
@@ -166,10 +165,7 @@ def default_model_name(device: str) -> str:
 
 
 def build_model(
-    name: str,
-    num_classes: int | None,
-    pretrained: bool = True,
-    weights_path: str | Path | None = None,
+    name: str, num_classes: int | None, pretrained: bool = True, weights_path: str | Path | None = None
 ) -> Classifier:
     """Build a backbone with a linear classifier for ``num_classes`` classes.
 
@@ -264,10 +260,8 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a different type for each way a file can be wrong
-        raise CkfrError(
-            f"{path} cannot be read as weights ({type(error).__name__}: {str(error).splitlines()[0]}); "
-            f"expected a file written by torch.save(model.state_dict(), ...)."
-        ) from error
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        raise CkfrError(f"{path} cannot be read as weights ({reason}); expected a state dict.") from error
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
         raise CkfrError(f"{path} holds no state dict; expected a mapping from names to tensors.")
     return dict(state)  # without versions: batch norm then fills in the counters that old files lack

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ckfr_helpers.models import CachedFeatures, build_model, cache_features, feature_key
+from ckfr_helpers.models import build_model, cache_features, feature_key
 from ckfr_helpers.runtime import CkfrError
 
 
@@ -55,5 +55,3 @@ def test_what_cannot_be_kept_gets_one_sentence():
         cache_features(nn.Sequential(), [(torch.full((1, 2), 1e6), {}, torch.arange(1))], progress=False)
     with pytest.raises(CkfrError, match="gave no batch"):
         cache_features(nn.Identity(), [], progress=False)
-    with pytest.raises(CkfrError, match="3 rows, 2 labels and 3 indices"):
-        CachedFeatures(torch.zeros(3, 2), torch.zeros(2), torch.zeros(3))
