@@ -7,9 +7,11 @@ saved. Heavy imports wait until a command needs them, so that ``--help`` answers
 import argparse
 import contextlib
 import dataclasses
+import inspect
 import json
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +23,8 @@ from ckfr_helpers.runtime import CkfrError, atomic_path
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
-    options = _parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = _parser(arguments[:1] == ["train"]).parse_args(arguments)
     try:
         with _own_warnings_alone():
             options.run(options)
@@ -60,9 +63,9 @@ def _alone_or_first_to_report() -> bool:
     """Of several processes one prints; torch is not imported to find out that this is the only one."""
     if "LOCAL_RANK" not in os.environ:
         return True
-    from ckfr_helpers.training.processes import first_to_report
+    from ckfr_helpers.training.processes import claim_error_report
 
-    return first_to_report()
+    return claim_error_report()
 
 
 def _says() -> bool:
@@ -172,9 +175,8 @@ def _config(options: argparse.Namespace) -> Any:
         extra["background_bias"] = options.background_bias
     if options.train_per_class is not None:
         given["per_class"] = {"train": options.train_per_class}
-    given["method_options"] = dict(
-        _key_value(text, "--method-option", "beta=30") for text in options.method_option
-    )
+    own = (_key_value(text, "--method-option", "beta=30") for text in options.method_option)
+    given["method_options"] = dict(own)
     if given["data"] == "photos":
         given.setdefault("size", 160)
     return TrainConfig(**given, data_options=extra)
@@ -229,54 +231,42 @@ def _print_scores(scores: Mapping[str, float | None], as_json: bool = False) -> 
         print(f"  {name:<{width}}  {value:9.4f}  {score_title(name)}".rstrip())
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(with_settings: bool) -> argparse.ArgumentParser:
+    # The flags of ``train`` are read off its settings, which takes torch: only where they are wanted.
     parser = argparse.ArgumentParser(prog="ckfr", description="Categorical Knowledge Fused Recognition.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _add_train(
-        commands.add_parser("train", help="train a classifier, with the aligned triplet loss or without")
-    )
+    train = commands.add_parser("train", help="train a classifier, with the aligned triplet loss or without")
+    if with_settings:
+        _add_train(train)
 
     evaluate = commands.add_parser("evaluate", help="score a finished run")
     evaluate.add_argument("--split", default="test", help="train, val or test (default: test)")
     evaluate.set_defaults(run=_evaluate)
 
-    look = commands.add_parser(
-        "look", help="does a finished run look at the object? maps, boxes, localisation"
-    )
-    look.add_argument(
-        "--data", help="pictures of the same classes with boxes (default: the run's own source)"
-    )
+    look = commands.add_parser("look", help="does a finished run look at the object?")
+    look.add_argument("--data", help="pictures of the same classes with boxes (default: the run's own)")
     look.add_argument("--method", help="gradcam, hirescam, layercam or eigencam (default: closed-form CAM)")
     look.set_defaults(run=_look)
     for command in (evaluate, look):
         command.add_argument("folder", type=Path, help="folder of the run")
         command.add_argument("--root", help="folder of the data (default: where the run had it)")
         command.add_argument("--accelerator", help="cpu, cuda or mps (default: the run's, where it is there)")
-        command.add_argument(
-            "--json", action="store_true", help="print JSON; null where a score is undefined"
-        )
+        command.add_argument("--json", action="store_true", help="print JSON; null: undefined")
         command.add_argument("--quiet", action="store_true", help="no progress bars")
 
     fetch = commands.add_parser("fetch", help="bring a data set here")
-    fetch.add_argument(
-        "name", help="photos, cifar10, cifar100, tiny-imagenet, mini-imagenet, imagenet or wordnet"
-    )
+    names = "photos, cifar10, cifar100, tiny-imagenet, mini-imagenet, imagenet or wordnet"
+    fetch.add_argument("name", help=names)
     fetch.add_argument("--root", type=Path, help="folder for data (default: $CKFR_DATA, else data/)")
-    fetch.add_argument(
-        "--from",
-        dest="source",
-        metavar="REPO[@REVISION]",
-        help="mini-imagenet: another copy on the Hugging Face Hub (default: timm/mini-imagenet)",
-    )
+    copy = "mini-imagenet: another copy on the Hugging Face Hub (default: timm/mini-imagenet)"
+    fetch.add_argument("--from", dest="source", metavar="REPO[@REVISION]", help=copy)
     fetch.set_defaults(run=_fetch)
 
     study = commands.add_parser("study", help="run a grid of settings, methods and seeds from a file")
     study.add_argument("file", type=Path, help="the study, e.g. studies/photos_grid.yaml")
     study.add_argument("--root", type=Path, help="where the data of all its data sets lie")
     study.add_argument("--out", type=Path, help="folder for its runs (default: runs/study_NAME)")
-    study.add_argument(
-        "--results", type=Path, help="folder for study_NAME.csv and .json beside the ones in --out"
-    )
+    study.add_argument("--results", type=Path, help="folder for one more study_NAME.csv and .json")
     study.add_argument("--processes", type=int, help="processes on this machine, whatever the file says")
     study.add_argument("--only-cache", action="store_true", help="stop when the trunk outputs are cached")
     study.add_argument("--quiet", action="store_true", help="no progress bars")
@@ -289,61 +279,28 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-# Flags of ``train`` that are settings of the same name; the original demo's four come first.
-SETTINGS = {
-    "alpha": "weight of the aligned triplet loss; 0 is the baseline (default: 20)",
-    "ell": "exponent of the latent distance (default: 1.2)",
-    "epochs": "passes over the training split (default: 100)",
-    "lr": "Adam's learning rate (default: 1e-5)",
-    "batch_size": "images a step, over all processes together (default: 32)",
-    "data": "mini-imagenet (default where it is there), photos, tiny-imagenet, cifar10, …",
-    "root": "folder of the data (default: $CKFR_DATA, else data/)",
-    "method": "ckfr (default), or a loss to compare it with: soft-labels, hxe or proxy-anchor",
-    "measure": "knowledge distance: path (default), lca_height or wu_palmer",
-    "distances": "file of class distances in place of a measure: .npz, or the demo's .npy",
-    "knowledge_scale": "factor on the knowledge distances (default: 0.1)",
-    "model": "backbone (default: wide_resnet50_2 on a GPU, efficientnet_lite0 on a CPU)",
-    "weights": "local state dict in torchvision's layout, in place of a download",
-    "freeze": "number of leading stages held still (default: 0)",
-    "weight_decay": "Adam's L2 penalty (default: 0)",
-    "lr_step": "epochs between learning-rate drops (default: 30)",
-    "lr_gamma": "factor of each drop (default: 0.1)",
-    "transform": "pixel pipeline: original (default) or light",
-    "size": "side of the input images (default: 224; photos 160)",
-    "seed": "default 0",
-    "precision": "32-true (default), 16-mixed (GPU) or bf16-mixed",
-    "accumulate": "parts to cut a step's batch into, to save memory; every triplet still counts (default: 1)",
-    "save_every": "steps between checkpoints (default: ten minutes, and each epoch)",
-    "accelerator": "auto (default), cpu, cuda or mps",
-    "devices": "processes on this machine (default: 1; torchrun overrides it); they take the steps of one "
-    "process with the whole batch, but for batch norm (each normalises by its share) and dropout",
-    "workers": "loader processes for each training process (default: one per core, at most 8)",
-}
-SWITCHES = {
-    "cache": "keep the pictures decoded and resized in a memory-mapped file, built once (disk for speed)",
-    "normalise": "normalise inputs (the original demo does not)",
-    "channels_last": "memory layout (B, H, W, C): faster on GPUs",
-    "compile": "fuse the network with torch.compile",
-    "grad_checkpointing": "save memory by computing activations twice; same result",
-    "sync_batch_norm": "several GPUs: normalise by the batch of all of them",
-}
+OTHER_FLAGS = ("data_options", "train_options", "per_class", "method_options", "pretrained")
 
 
 def _add_train(train: argparse.ArgumentParser) -> None:
-    for table, more in ((SETTINGS, {}), (SWITCHES, {"action": "store_true", "default": None})):
-        for name, text in table.items():
-            train.add_argument(f"--{name.replace('_', '-')}", help=text, **more)
+    """Every setting has a flag of its name and the help of its docstring; a few have a shorter form."""
+    from ckfr_helpers.training import TrainConfig
+
+    documented = re.findall(r"^    (\w+): (.+(?:\n {8}.+)*)", inspect.getdoc(TrainConfig) or "", re.MULTILINE)
+    told = {name: " ".join(text.replace("`", "").split()) for name, text in documented}
+    for f in dataclasses.fields(TrainConfig):
+        if f.name not in OTHER_FLAGS:
+            switch: dict[str, Any] = {"action": "store_true", "default": None} if f.type is bool else {}
+            default = "" if f.default is None or f.type is bool else f" (default: {f.default})"
+            train.add_argument(
+                f"--{f.name.replace('_', '-')}", help=told[f.name].rstrip(".") + default, **switch
+            )
     add = train.add_argument
     add("--from-scratch", dest="pretrained", action="store_false", default=None, help="no ImageNet weights")
-    add(
-        "--background-bias",
-        type=float,
-        metavar="SHARE",
-        help="photos: how often the background betrays the class, 0 to 1",
-    )
-    add(
-        "--per-class", dest="train_per_class", type=int, metavar="N", help="train on N pictures of each class"
-    )
+    bias = "photos: how often the background betrays the class, 0 to 1"
+    add("--background-bias", type=float, metavar="SHARE", help=bias)
+    few = "train on N pictures of each class"
+    add("--per-class", dest="train_per_class", type=int, metavar="N", help=few)
     repeated: dict[str, Any] = {"action": "append", "default": [], "metavar": "NAME=VALUE"}
     add("--option", help="further option of the data set", **repeated)
     add("--method-option", help="parameter of that loss, e.g. beta=30", **repeated)

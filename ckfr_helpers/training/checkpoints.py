@@ -66,21 +66,13 @@ def _said_in_one_sentence(path: Path) -> Iterator[None]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a small file, whole or not at all.
-
-    Raises:
-        CkfrError: if it cannot be written; what was there stays.
-    """
+    """Write a small file, whole or not at all; a `CkfrError` if it cannot be written."""
     with _said_in_one_sentence(path), atomic_path(path) as temporary:
         temporary.write_text(text)
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds.
-
-    Raises:
-        CkfrError: if the file is missing or damaged.
-    """
+    """What a JSON file holds; a `CkfrError` if it is missing or damaged."""
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError, RecursionError) as error:
@@ -153,11 +145,8 @@ def load_checkpoint(path: Path, keys: Sequence[str] = ()) -> dict[str, Any]:
 
 def pack_hierarchy(hierarchy: Hierarchy) -> dict[str, Any]:
     """What a checkpoint says of its classes: ids in label order, readable names, and the tree's edges."""
-    return {
-        "classes": list(hierarchy.classes),
-        "names": dict(hierarchy.node_names),
-        "pairs": [list(pair) for pair in hierarchy.to_pairs()],
-    }
+    pairs, names = [list(pair) for pair in hierarchy.to_pairs()], dict(hierarchy.node_names)
+    return {"classes": list(hierarchy.classes), "names": names, "pairs": pairs}
 
 
 def unpack_hierarchy(packed: dict[str, Any]) -> Hierarchy:
@@ -167,11 +156,7 @@ def unpack_hierarchy(packed: dict[str, Any]) -> Hierarchy:
 
 
 def refuse_other_classes(packed: dict[str, Any], hierarchy: Hierarchy, what: str) -> None:
-    """Hold data to the classes that a run was trained on.
-
-    Raises:
-        CkfrError: if they differ; the first difference is named.
-    """
+    """Hold data to the classes that a run was trained on: a `CkfrError` names the first difference."""
     theirs, ours = packed["classes"], list(hierarchy.classes)
     label = next((i for i, pair in enumerate(zip(theirs, ours, strict=False)) if pair[0] != pair[1]), None)
     if label is not None:

@@ -31,6 +31,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "workers": (0, 1024),
     "freeze": (0, 1000),
     "weight_decay": (0, sys.float_info.max),
+    **dict.fromkeys(("lr", "knowledge_scale", "lr_gamma"), (sys.float_info.min, sys.float_info.max)),
 }
 CHOICES: dict[str, tuple[str, ...]] = {
     "measure": MEASURES,
@@ -45,32 +46,33 @@ class TrainConfig:
     """Settings of one run; the defaults are the original demo's where it has them.
 
     Attributes:
-        data: name of the image source, as in ``ckfr fetch NAME``.
-        root: folder of the data; None for the usual place.
+        data: image source: mini-imagenet, photos, tiny-imagenet, cifar10, folder, …; the command takes photos
+            where mini-imagenet is not there.
+        root: folder of the data; None for $CKFR_DATA, else data/.
         data_options: further options of the source, e.g. ``{"background_bias": 0.9}``.
         train_options: such options of the training split alone, e.g. ``{"seed": 1}`` for other scenes.
         per_class: for each split, how many pictures of every class to take, ``{"train": 100}``; a split that
             is missing has all. The seed draws the training pictures; the others are the same for every seed.
-        model: backbone; None for the default of the device.
+        model: backbone; None for wide_resnet50_2 on a GPU, efficientnet_lite0 on a CPU.
         pretrained: start from ImageNet weights.
         weights: local state dict in place of a download.
         freeze: number of leading stages held still.
         method: what is minimised: "ckfr", or one of `losses.METHODS` to compare it with.
         method_options: that method's parameters, e.g. ``{"beta": 10}``; ckfr's own stand below instead.
-        alpha: weight of the aligned triplet loss (demo: 20); 0 is the cross-entropy baseline.
-        ell: exponent of the latent distance (demo: 1.2).
+        alpha: weight of the aligned triplet loss; 0 is the cross-entropy baseline.
+        ell: exponent of the latent distance.
         measure: knowledge distance: "path", "lca_height" or "wu_palmer".
         distances: file with class distances (.npz of a `Hierarchy`, or the demo's ``pseudo_distances.npy``)
             to use in place of ``measure``.
-        knowledge_scale: factor on the knowledge distances (demo: 0.1).
-        epochs: passes over the training split (demo: 100).
-        lr: Adam's learning rate (demo: 1e-5).
-        weight_decay: Adam's L2 penalty (demo: 0).
-        lr_step: epochs between learning-rate drops (demo: 30).
-        lr_gamma: factor of each drop (demo: 0.1).
-        batch_size: images a step, over all processes together (demo: 32).
+        knowledge_scale: factor on the knowledge distances.
+        epochs: passes over the training split.
+        lr: Adam's learning rate.
+        weight_decay: Adam's L2 penalty.
+        lr_step: epochs between learning-rate drops.
+        lr_gamma: factor of each drop.
+        batch_size: images a step, over all processes together.
         transform: pixel pipeline, "original" or "light".
-        size: side of the input images in pixels.
+        size: side of the input images in pixels; the command takes 160 for photos.
         cache: read pictures decoded and stretched to `transforms.stored_side` from a memory-mapped file,
             built once; evaluation sees the same pixels, random crops choose from the stretched picture.
         normalise: subtract the weights' mean and divide by their deviation (the demo does not).
@@ -85,7 +87,7 @@ class TrainConfig:
         devices: processes on this machine; torchrun overrides it. Several give the step of one with the same
             batch, but for batch norm (each process normalises by its own share) and dropout.
         sync_batch_norm: normalise by the batch of all processes; between GPUs only.
-        workers: loader processes for each training process; None for one per core, at most eight.
+        workers: loader processes for each training process; None for one per core, at most 8.
         save_every: steps between checkpoints within an epoch; 0 for one every ten minutes.
     """
 
@@ -134,34 +136,24 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 raise CkfrError(f"{name} is {value}; expected {low} to {high}.")
-        for name in ("lr", "knowledge_scale", "lr_gamma"):
-            if getattr(self, name) <= 0:
-                raise CkfrError(f"{name} is {getattr(self, name)}; expected a positive number.")
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise CkfrError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(allowed)}.")
         check_alpha_and_ell(self.alpha, self.ell)
-        self._check_method()
+        if self.method != "ckfr":
+            check_method(self.method, self.method_options)
+        elif self.method_options:
+            raise CkfrError(f"method_options is {self.method_options}; expected none for ckfr.")
+        elif self.alpha > 0 and self.batch_size < 3:
+            raise CkfrError(
+                f"A batch of {self.batch_size} holds no triplet to align; expected a batch_size of at least "
+                "3, or alpha 0 for cross-entropy alone."
+            )
         for split, count in self.per_class.items():
             if split not in SPLITS or not isinstance(count, int) or count < 1:
                 raise CkfrError(
                     f"per_class has {split}: {count}; expected {', '.join(SPLITS)} with at least 1 each."
                 )
-
-    def _check_method(self) -> None:
-        if self.method == "ckfr":
-            if self.method_options:
-                raise CkfrError(
-                    f"method_options is {self.method_options}; expected none for ckfr, whose alpha and ell "
-                    "are settings."
-                )
-            if self.alpha > 0 and self.batch_size < 3:
-                raise CkfrError(
-                    f"A batch of {self.batch_size} holds no triplet to align; expected a batch_size of at "
-                    "least 3, or alpha 0 for cross-entropy alone."
-                )
-        else:
-            check_method(self.method, self.method_options)
 
     def baseline(self) -> Self:
         """The same run with cross-entropy alone."""
@@ -173,19 +165,13 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], source: str | Path = "the configuration") -> Self:
-        """Settings from a mapping, e.g. read from JSON.
-
-        Raises:
-            CkfrError: if it is no mapping, a name is none of the attributes, or a value is wrong.
-        """
+        """Settings from a mapping, e.g. read from JSON; a `CkfrError` for an unknown name or wrong value."""
         if not isinstance(values, dict):
             raise CkfrError(f"{source} holds {type(values).__name__}; expected settings by name.")
-        known = {f.name for f in dataclasses.fields(cls)}
-        unknown = sorted(set(values) - known)
+        known = [f.name for f in dataclasses.fields(cls)]
+        unknown = sorted(set(values) - set(known))
         if unknown:
-            raise CkfrError(
-                f"{source} has the unknown setting {unknown[0]!r}; expected {', '.join(sorted(known))}."
-            )
+            raise CkfrError(f"{source} has the unknown setting {unknown[0]!r}; expected {', '.join(known)}.")
         return cls(**values)
 
     def run_name(self) -> str:

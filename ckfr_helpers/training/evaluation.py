@@ -1,5 +1,6 @@
 """What a trained model says of a split, and every score the series reports."""
 
+import contextlib
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -44,11 +45,7 @@ def predict(model: nn.Module, loader: Iterable, fabric: Fabric | None = None) ->
     try:
         for inputs, targets, indices in loader:
             inputs = inputs.to(device, non_blocking=True)
-            if fabric is not None:
-                with fabric.autocast():
-                    latents = model.embed(inputs)
-                    logits = model.classify(latents)
-            else:
+            with fabric.autocast() if fabric is not None else contextlib.nullcontext():
                 latents = model.embed(inputs)
                 logits = model.classify(latents)
             batch = [logits.float(), latents.float(), targets["label"].to(device), indices.to(device)]
@@ -69,10 +66,6 @@ def score(predictions: Predictions, hierarchy: Hierarchy) -> dict[str, float]:
 
     Units are fixed, whatever a loss was trained with: mistakes are measured in LCA height, and latents are
     compared with path lengths.
-
-    Args:
-        predictions: from `predict`, of a whole split.
-        hierarchy: of the K classes, in label order.
 
     Returns:
         `metrics.hierarchical_metrics` of the argmax, with hdist@k for no k beyond K; the same under ``crm_``

@@ -1,7 +1,6 @@
-"""The training loop: what every task shares, and a state from which a run goes on as if it had never stopped.
+"""The training loop: steps, epochs, checkpoints, the epoch to keep; what every task shares.
 
-Precision, devices and several processes are Lightning Fabric's business; losses and scores are the task's
-(`training.task`); this file holds the order of things: steps, epochs, checkpoints, the epoch to keep.
+A state it has saved goes on as if it had never stopped.
 """
 
 import contextlib
@@ -9,7 +8,6 @@ import csv
 import dataclasses
 import io
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,21 +61,18 @@ def fit(
     out: Path | None = None,
     keep: dict[str, Any] | None = None,
     progress: bool = True,
-    on_epoch: Callable[[dict[str, float]], None] | None = None,
 ) -> FitResult:
     """Train ``model`` in place; its weights at the end are the last epoch's, the best are in the result.
 
     Args:
         model: what the task's ``outputs`` runs.
         task: losses, scores, and which score chooses the epoch.
-        train_loader, val_loader: batches (inputs, targets, indices) with what `start_epoch` needs.
+        train_loader, val_loader: batches (inputs, targets, indices), from `datasets.loading`.
         config: epochs, learning rate, seed and the speed flags are read here.
         fabric: the engine; None for one process on the config's accelerator.
-        out: folder for ``last.pt``, ``best.pt`` and ``history.csv``; None keeps everything in memory. If it
-            holds a ``last.pt``, training goes on from there.
+        out: folder for checkpoints, ``config.json`` and ``history.csv``; None keeps everything in memory. If
+            it holds a ``last.pt``, training goes on from there.
         keep: further plain values and tensors that both checkpoints shall hold.
-        progress: show a bar with losses and throughput.
-        on_epoch: called with each finished row of the history.
 
     Raises:
         CkfrError: if ``out`` holds a run with other settings, or the loss is no longer finite.
@@ -85,9 +80,11 @@ def fit(
     """
     fabric = fabric or Fabric(accelerator=config.accelerator, devices=1, precision=config.precision)  # type: ignore[arg-type]
     run = _Fit(model, task.to(fabric.device), config, fabric, out, keep or {})
+    if out is not None:
+        on_first_process(fabric, lambda: write_text(out / "config.json", config.to_json()))
     if run.state["epoch"] < config.epochs:
         with run.network_ready():
-            run.epochs(train_loader, val_loader, progress, on_epoch)
+            run.epochs(train_loader, val_loader, progress)
     elif out is not None:  # a run killed after its last save may lack the last line
         on_first_process(fabric, run.write_history)
     return FitResult(run.state["history"], run.state["best_epoch"], run.state["best_weights"])
@@ -109,14 +106,7 @@ class _Fit:
             self.model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         trainable = [p for p in [*self.model.parameters(), *task.parameters()] if p.requires_grad]
         self.optimizer: Any = torch.optim.Adam(trainable, lr=config.lr, weight_decay=config.weight_decay)
-        self.state: dict[str, Any] = {
-            "epoch": 0,
-            "step": 0,
-            "sums": {},
-            "history": [],
-            "best_epoch": -1,
-            "best_weights": {},
-        }
+        self.state: dict[str, Any] = dict(zip(STATE, (0, 0, {}, [], -1, {}), strict=True))
         if out is not None and (out / "last.pt").is_file():
             self._resume(out / "last.pt")
 
@@ -131,7 +121,7 @@ class _Fit:
             self.network, self.optimizer = self.fabric.setup(network, self.optimizer)
             yield
 
-    def epochs(self, train_loader: Any, val_loader: Any, progress: bool, on_epoch: Callable | None) -> None:
+    def epochs(self, train_loader: Any, val_loader: Any, progress: bool) -> None:
         state, config = self.state, self.config
         start_epoch(train_loader, state["epoch"])
         each = len(train_loader)
@@ -160,8 +150,6 @@ class _Fit:
                     weights = {k: v.detach().cpu().clone() for k, v in self.model.state_dict().items()}
                     state |= {"best_epoch": epoch, "best_weights": weights}
                 self.save()
-                if on_epoch is not None:
-                    on_epoch(row)
                 if any_process(self.fabric, stop.asked)[0]:
                     raise Interrupted(f"Stopped after epoch {epoch + 1}.")
 
@@ -247,7 +235,12 @@ class _Fit:
 
     def _resume(self, path: Path) -> None:
         saved = load_checkpoint(path, ("config", "model", "task", "optimizer", "precision", *STATE))
-        refuse_other_settings(self.config, saved["config"], path)
+        difference = self.config.difference(TrainConfig.from_dict(saved["config"], path))
+        if difference:
+            raise CkfrError(
+                f"{path.parent} holds a run with other settings ({difference}); give this one another folder "
+                "with --out."
+            )
         if saved["epoch"] > self.config.epochs:
             raise CkfrError(
                 f"{path} has {saved['epoch']} epochs behind it already; expected at most the "
@@ -266,20 +259,6 @@ def best_epoch(history: list[dict[str, float]], task: Task) -> int:
     sign = 1 if task.more_is_better else -1
     scores = [sign * row[f"val_{task.chosen_by}"] for row in history]
     return max(range(len(scores)), key=lambda i: scores[i] if scores[i] == scores[i] else float("-inf"))
-
-
-def refuse_other_settings(config: TrainConfig, values: Any, where: Path) -> None:
-    """Hold settings to those that a folder's run was started with.
-
-    Raises:
-        CkfrError: if they differ so that one run cannot continue the other; the first difference is named.
-    """
-    difference = config.difference(TrainConfig.from_dict(values, where))
-    if difference:
-        raise CkfrError(
-            f"{where.parent} holds a run with other settings ({difference}); give this one another folder "
-            "with --out."
-        )
 
 
 def _averages(sums: dict[str, float]) -> dict[str, float]:

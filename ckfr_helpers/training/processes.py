@@ -107,18 +107,13 @@ def lost_process_explained(world_size: int) -> Iterator[None]:
 def claim_error_report() -> bool:
     """Whether an error in this process is news: true once a run, so that N processes print one sentence.
 
-    The store through which the processes found each other counts the reports. Under torchrun it is the
-    agent's and outlives them all; else it is the first process's, which has spoken if it is gone.
+    Counted in the store of torchrun's agent, or of the first process, which has spoken if it is gone.
     """
     if "MASTER_PORT" not in os.environ:
         return process_number() == 0
     try:
-        store = torch.distributed.TCPStore(
-            os.environ.get("MASTER_ADDR", "127.0.0.1"),
-            int(os.environ["MASTER_PORT"]),
-            is_master=False,
-            timeout=timedelta(seconds=5),
-        )
+        address, port = os.environ.get("MASTER_ADDR", "127.0.0.1"), int(os.environ["MASTER_PORT"])
+        store = torch.distributed.TCPStore(address, port, is_master=False, timeout=timedelta(seconds=5))
         run = (os.environ.get(f"TORCHELASTIC_{name}", "") for name in ("RUN_ID", "RESTART_COUNT"))
         return store.add("/".join(["ckfr", "reported", *run]), 1) == 1
     except (RuntimeError, ValueError):

