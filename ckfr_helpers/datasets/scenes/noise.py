@@ -1,7 +1,4 @@
-"""What ``painters`` paints with: fractal noise, light on a height field, and the ground in perspective.
-
-Everything is float32, and every random number comes from the generator that the caller passes in.
-"""
+"""What ``painters`` paints with, in float32: fractal noise, light on heights, the ground in perspective."""
 
 import cv2
 import numpy as np

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from local_server import serve
-from PIL import Image
 
 from ckfr_helpers.datasets.scenes import photos
 from ckfr_helpers.hierarchy import Hierarchy
@@ -163,19 +162,11 @@ def test_missing_and_damaged_photographs_are_named(tmp_path):
 
 
 @pytest.mark.photos
-def test_all_photographs_are_whole_and_different_cut_outs():
-    silhouettes = []
-    for split in ("train", "val", "test"):
-        cutouts = photos.open_cutouts(split)
-        assert {one.label for one in cutouts} == set(range(len(photos.class_ids())))
-        for one in cutouts:
-            alpha = one.pixels[..., 3]
-            assert all(rim.any() for rim in (alpha[0], alpha[-1], alpha[:, 0], alpha[:, -1]))
-            assert 0.03 < (alpha > 127).mean() < 0.99, one.name  # a silhouette, not a rectangle
-            if abs(alpha.shape[1] / alpha.shape[0] - 1) > 0.15:  # round things have round silhouettes
-                small = Image.fromarray(alpha).resize((24, 24), Image.Resampling.BOX)
-                silhouettes.append(np.asarray(small, np.float32) / 255)
-    shapes = np.stack(silhouettes)
-    for other in (shapes, shapes[:, :, ::-1]):  # a mirrored or recoloured copy would have the same silhouette
-        near = np.abs(shapes[:, None] - other[None]).mean((2, 3)) < 0.015
-        assert not np.triu(near, 1).any()
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_all_photographs_are_whole_cut_outs(split):
+    cutouts = photos.open_cutouts(split)
+    assert {one.label for one in cutouts} == set(range(len(photos.class_ids())))
+    for one in cutouts:
+        alpha = one.pixels[..., 3]
+        assert all(rim.any() for rim in (alpha[0], alpha[-1], alpha[:, 0], alpha[:, -1]))
+        assert 0.03 < (alpha > 127).mean() < 0.99, one.name  # a silhouette, not a rectangle

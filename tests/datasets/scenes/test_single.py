@@ -76,10 +76,15 @@ def test_a_copy_sent_to_a_worker_gives_the_same_scenes_and_does_not_carry_the_pl
 
 def test_classes_and_photographs_take_turns():
     source = scenes(scenes=60)
-    shown = Counter(source.photos[source.photo_of(index)] for index in range(60))
-    assert shown == {"ball0": 10, "ball1": 10, "ring2": 10, "ring3": 10, "box4": 20}
-    for index in range(60):
-        assert source.photos[source.photo_of(index)].startswith(TREE.names[source.labels[index]])
+    shown = [(source.photos[source.photo_of(i)], TREE.names[source.labels[i]]) for i in range(60)]
+    assert Counter(photo for photo, _ in shown) == {
+        "ball0": 10,
+        "ball1": 10,
+        "ring2": 10,
+        "ring3": 10,
+        "box4": 20,
+    }
+    assert all(photo.startswith(name) for photo, name in shown)
 
 
 def test_the_fingerprint_changes_with_cutouts_and_options():
@@ -102,15 +107,6 @@ def test_mask_is_where_the_object_is():
         found = brightness < 0.5 * brightness[~mask].median()  # half object, half sky: where the mask ends
         overlap = (found & mask).sum() / (found | mask).sum()
         assert overlap > 0.95, index
-
-
-def test_objects_lie_within_the_picture_at_many_sizes():
-    source = scenes()
-    examples = [source[index][1] for index in range(60)]
-    areas = [float(target["masks"].float().mean()) for target in examples]
-    assert 0.02 < min(areas) < max(areas) / 3 < 0.25
-    middle = np.array([target["boxes"][0].reshape(2, 2).mean(0).numpy() for target in examples])
-    assert (np.ptp(middle, axis=0) > 0.3 * SIZE).all()
 
 
 def test_several_objects_in_one_scene():
@@ -176,7 +172,8 @@ def test_the_background_changes_the_place_and_nothing_else():
         assert any(same(foreign[index], there[other]) for other in FAMILIES if other != family)
         assert tied.background_of(index) == family  # splits share the usual places
     assert len(usual) == 12
-    assert usual.where(3) == f"{source.where(3)}, usual background"
+    with pytest.raises(IndexError):
+        usual[12]
 
 
 @given(st.integers(1, 60), st.integers(0, 2**31))
@@ -206,14 +203,6 @@ def test_a_place_is_a_picture_and_not_a_flat_colour():
         assert np.isin(family[0], (0, 255)).all(-1).mean() < 0.2
         # Structure on the scale of objects, not only grain: it survives averaging over 8 x 8 pixels.
         assert family[0].reshape(12, 8, 12, 8, 3).mean((1, 3)).std((0, 1)).max() > 1.5
-
-
-def test_fractal_noise_falls_off_as_told():
-    rng = np.random.default_rng(0)
-    power = np.mean([np.abs(np.fft.fft2(noise.fractal(rng, 128, 3.0))) ** 2 for _ in range(20)], axis=0)
-    waves = np.arange(4, 33)
-    slope = np.polyfit(np.log(waves), np.log(power[0, waves] + power[waves, 0]), 1)[0]
-    assert abs(slope + 3.0) < 0.25
 
 
 def test_light_follows_the_cosine_of_the_surface_normal():
@@ -246,14 +235,8 @@ def test_light_follows_the_cosine_of_the_surface_normal():
 def test_mistakes_get_one_sentence(options, message):
     with pytest.raises(CkfrError, match=message):
         scenes(**{"split": "train"} | options)
-
-
-def test_unknown_scene_or_background():
-    source = scenes()
-    with pytest.raises(IndexError):
-        source[60]
     with pytest.raises(CkfrError, match="no background 'moon'"):
-        OnBackground(source, "moon")
+        OnBackground(scenes(), "moon")
 
 
 @pytest.mark.photos
