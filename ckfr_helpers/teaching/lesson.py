@@ -31,8 +31,6 @@ class Lesson:
         data: "mini-imagenet" or "photos".
         conditions: names of the comparisons, e.g. "bias 0".
         alpha: CKFR's weight; the baseline has 0.
-        seed: of both methods.
-        epochs: of both methods.
         scenes: training scenes a class (photos only).
     """
 

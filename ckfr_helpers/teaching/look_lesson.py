@@ -32,10 +32,7 @@ LITE, STAGE, SIZE = "efficientnet_lite0", 7, 224
 class TrainedNetwork:
     """One network and where it looks.
 
-    Attributes:
-        tail: last block, last convolution and classifier.
-        val, test: where it looks on both splits.
-        usual, foreign: (N,) its answers for the test scenes on the usual and on a foreign background.
+    ``usual`` and ``foreign`` are (N,) answers for the test scenes on the usual and on a foreign background.
     """
 
     tail: Classifier
@@ -59,14 +56,7 @@ class TrainedNetwork:
 
 @dataclass(frozen=True)
 class LookLesson:
-    """Scenes, features and networks.
-
-    Attributes:
-        network: the whole network with ImageNet weights; its trunk made the features.
-        sources: "train", "val" and "test" scenes.
-        features: trunk outputs of each.
-        models: alpha -> what was trained.
-    """
+    """Network with ImageNet weights, scenes and their trunk outputs by split, alpha -> what was trained."""
 
     network: Classifier
     sources: dict[str, PhotoScenes]

@@ -39,9 +39,6 @@ def arrangement_panel(trees: Mapping[str, Hierarchy], **settings: Any) -> Panel:
     Args:
         trees: name -> tree; the first is shown first, and in the static grid.
         settings: further fields of `arrangement.Setting`, e.g. ``steps`` or ``seed``.
-
-    Returns:
-        The panel; ``panel.show()`` displays it.
     """
 
     @lru_cache(maxsize=256)

@@ -7,18 +7,13 @@ import ipywidgets as widgets
 
 
 def named(name: str, label_width: int = 45) -> dict[str, Any]:
-    """Options of every control: its name beside it, and no new value before it is let go.
-
-    Args:
-        name: the label; the argument of the panel's computing function should be called the same.
-        label_width: in pixels; one width for all controls of a panel lines them up.
-    """
+    """Options of every control: its name beside it, and no new value before it is let go."""
     style = {"description_width": f"{label_width}px"}
     return {"description": name, "style": style, "continuous_update": False}
 
 
 def alpha_slider(alphas: Sequence[float], value: float, label_width: int = 45) -> widgets.SelectionSlider:
-    """Alpha by named steps: useful alphas span orders of magnitude, and 0 is one of them."""
+    """Alpha by named steps, since useful alphas span orders of magnitude."""
     options = [(f"{alpha:g}", alpha) for alpha in alphas]
     return widgets.SelectionSlider(options=options, value=value, **named("alpha", label_width))
 
