@@ -18,7 +18,7 @@ from ckfr_helpers.datasets.base import Example, ImageSource, make_example
 from ckfr_helpers.datasets.loading import CachedLoader
 from ckfr_helpers.hierarchy import Hierarchy
 from ckfr_helpers.losses import make_loss
-from ckfr_helpers.models import CachedFeatures, cache_features
+from ckfr_helpers.models import CachedFeatures, Classifier, cache_features
 from ckfr_helpers.runtime import CkfrError
 from ckfr_helpers.training import (
     ClassificationTask,
@@ -31,7 +31,9 @@ from ckfr_helpers.training import (
     score,
     train,
 )
+from ckfr_helpers.training import run as run_module
 from ckfr_helpers.training.checkpoints import load_checkpoint, save_checkpoint
+from ckfr_helpers.training.run import make_model, split_loader
 
 TREE = Hierarchy.from_nested({"thing": {"warm": ["red", "orange"], "cold": ["blue", "green"]}})
 COLOURS = {"red": (220, 30, 30), "orange": (230, 140, 20), "blue": (30, 40, 220), "green": (30, 180, 60)}
@@ -53,8 +55,19 @@ class Colours(ImageSource):
         return make_example((colour + noise).clamp(0, 255).to(torch.uint8), label)
 
 
+def tiny(name: str, num_classes: int, pretrained: bool = True, weights_path=None) -> Classifier:
+    """Stands for `build_model`: dropout and batch norm, but checkpoints of a few kilobytes."""
+    stages = nn.Sequential(
+        nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU()),
+        nn.Sequential(nn.Conv2d(8, 16, 3, stride=2), nn.ReLU()),
+    )
+    neck = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(1))
+    return Classifier(stages, neck, nn.Linear(16, num_classes), name=name, dropout=0.1)
+
+
 @pytest.fixture(autouse=True)
-def _colours(monkeypatch):
+def _small_world(monkeypatch):
+    monkeypatch.setattr(run_module, "build_model", tiny)
     opened = datasets.open_source
 
     def open_source(name, split, root=None, **options):
@@ -66,7 +79,7 @@ def _colours(monkeypatch):
 def settings(**changes) -> TrainConfig:
     base = {
         "data": "colours", "model": "resnet18", "pretrained": False, "size": 32, "transform": "light",
-        "epochs": 2, "lr": 1e-3, "batch_size": 24, "workers": 0, "accelerator": "cpu",
+        "epochs": 2, "lr": 1e-2, "batch_size": 24, "workers": 0, "accelerator": "cpu",
     }  # fmt: skip
     return TrainConfig(**{**base, **changes})
 
@@ -93,6 +106,9 @@ def test_a_run_learns_and_leaves_a_complete_folder(tmp_path):
     assert json.loads((tmp_path / "scores.json").read_text())["scores"]["top1"] == run.scores["top1"]
     again = load_run(tmp_path)
     assert weights_equal(again.model, run.model)
+    accuracies = [row["val_top1"] for row in run.history]
+    assert again.best_epoch == accuracies.index(max(accuracies)) + 1
+    assert evaluate(tmp_path, "val", progress=False)["top1"] == pytest.approx(max(accuracies))
     assert evaluate(tmp_path, "test", progress=False) == pytest.approx(run.scores, rel=1e-5, nan_ok=True)
 
 
@@ -157,10 +173,10 @@ def test_two_equal_runs_are_equal_to_the_bit(tmp_path):
     assert first.scores == pytest.approx(second.scores, rel=0, abs=0, nan_ok=True)
 
 
-@pytest.mark.parametrize("stop_at", [4, 6])
+@pytest.mark.parametrize("stop_at", [1, 4, 6])
 def test_a_run_stopped_at_any_step_ends_as_if_undisturbed(tmp_path, stop_at, monkeypatch):
     """A real signal to this process after ``stop_at`` of 8 steps; dropout makes generator state matter."""
-    config = settings(model="mobilenet_v2", epochs=2, batch_size=24)
+    config = settings()
     undisturbed = train(config, tmp_path / "whole", progress=False)
     steps = {"done": 0}
     losses = ClassificationTask.losses
@@ -275,7 +291,7 @@ def test_a_full_disk_keeps_the_old_checkpoint(tmp_path):
     train(settings(epochs=1), tmp_path, progress=False)
     before = (tmp_path / "last.pt").read_bytes()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**12, limits[1]))
     try:
         with pytest.raises(
             CkfrError, match=r"(best|last)\.pt cannot be written .*; the one before it"
@@ -293,21 +309,11 @@ def test_a_diverging_run_says_so(tmp_path):
         train(settings(lr=1e30, epochs=5), tmp_path, progress=False)
 
 
-def test_the_best_epoch_is_the_one_kept(tmp_path):
-    run = train(settings(epochs=4, lr=3e-3), tmp_path, progress=False)
-    best = max(range(4), key=lambda i: run.history[i]["val_top1"])
-    saved = torch.load(tmp_path / "best.pt", weights_only=True)
-    assert saved["epoch"] == best
-    assert evaluate(tmp_path, "val", progress=False)["top1"] == pytest.approx(run.history[best]["val_top1"])
-
-
 def test_cached_trunk_and_tail_predict_as_the_whole_network():
-    from ckfr_helpers.training.run import make_model, split_loader
-
-    config = settings(freeze=2)
+    config = settings(freeze=1)
     model = make_model(config, 4)
     loader = split_loader(config, Colours("val"), model)
-    trunk, tail = model.split(2)
+    trunk, tail = model.split(1)
     features = cache_features(trunk, loader, dtype=torch.float32, progress=False)
     whole = predict(model, loader)
     parts = predict(tail, CachedLoader(features, 10, train=False))
@@ -342,12 +348,8 @@ def test_scores_agree_with_scikit_learn_and_crm_by_hand():
     [
         (["train", "--data", "nothing"], "no image source 'nothing'"),
         (["train", "--data", "colours", "--alpha", "-1"], "alpha is -1"),
-        (["train", "--data", "colours", "--model", "resnet17", "--from-scratch"], "resnet17"),
+        (["train", "--data", "colours", "--model", "resnet17"], "resnet17"),
         (["train", "--data", "colours", "--option", "scenes"], "NAME=VALUE"),
-        (
-            ["train", "--data", "colours", "--measure", "feet", "--model", "resnet18", "--from-scratch"],
-            "feet",
-        ),
         (["evaluate", "no-such-folder"], "no checkpoint"),
         (["train", "--data", "colours", "--epochs", "2.5"], "epochs is 2.5; expected a whole number"),
         (
@@ -357,12 +359,6 @@ def test_scores_agree_with_scikit_learn_and_crm_by_hand():
         (["train", "--data", "colours", "--out", "/dev/null"], "Cannot write /dev/null"),
         (["train", "--data", "photos", "--option", "nosuch=3"], "photos has no option 'nosuch'"),
         (
-            ["train", "--data", "cifar10", "--background-bias", "0.5"],
-            "cifar10 has no option 'background_bias'",
-        ),
-        (["train", "--data", "colours", "--precision", "64-true"], "precision is '64-true'"),
-        (["train", "--data", "colours", "--accumulate", "0"], "accumulate is 0; expected 1 to"),
-        (
             ["train", "--data", "colours", "--batch-size", "4", "--accumulate", "5"],
             "each process has 4 images a step",
         ),
@@ -371,14 +367,9 @@ def test_scores_agree_with_scikit_learn_and_crm_by_hand():
             "per_class has train: 0; expected train, val, test",
         ),
         (["train", "--data", "colours", "--per-class", "999"], "examples in train; expected 999"),
-        (["train", "--data", "colours", "--method", "hx"], "no method 'hx'; expected one of"),
         (
             ["train", "--data", "colours", "--method", "hxe", "--alpha", "2"],
             "expected --method-option alpha=",
-        ),
-        (
-            ["train", "--data", "colours", "--method-option", "beta"],
-            "--method-option 'beta' is not of the form",
         ),
         (["fetch", "nothing"], "no data set 'nothing'"),
     ],
