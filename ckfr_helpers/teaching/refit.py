@@ -1,8 +1,7 @@
 """A projection and a linear classifier, fitted on the spot to latents that a frozen network gave once.
 
 What notebook 03's panel computes at every move of a slider: a fit takes about a second on one core, so alpha
-and ell can be felt. It is the smallest model in which the loss can move latents at all: one matrix. A whole
-network has more freedom, and other numbers.
+and ell can be felt. It is the smallest model in which the loss can move latents at all: one matrix.
 """
 
 from collections.abc import Iterator
@@ -17,9 +16,9 @@ from ckfr_helpers.datasets.loading import TransformedView, make_loader
 from ckfr_helpers.datasets.scenes.photos import class_ids
 from ckfr_helpers.datasets.transforms import make_transform
 from ckfr_helpers.hierarchy.tree import Hierarchy
-from ckfr_helpers.losses.triplet import AlignedTripletLoss, check_alpha_and_ell
+from ckfr_helpers.losses.triplet import AlignedTripletLoss
 from ckfr_helpers.models.classifier import build_model
-from ckfr_helpers.runtime import CkfrError, num_workers, one_thread
+from ckfr_helpers.runtime import num_workers, one_thread
 from ckfr_helpers.training.evaluation import predict
 
 
@@ -28,12 +27,9 @@ class FrozenLatents:
     """What a network that is not trained any further says of two splits.
 
     Attributes:
-        train: (N, D) latents to fit to, and ``train_labels`` (N,) int64.
-        held_out: (M, D) latents to score on, and ``held_out_labels`` (M,) int64.
+        train, train_labels: (N, D) latents to fit to, and (N,) int64.
+        held_out, held_out_labels: (M, D) latents to score on, and (M,) int64.
         hierarchy: of the classes.
-
-    Raises:
-        CkfrError: if latents and labels do not match, or a label has no class.
     """
 
     train: np.ndarray
@@ -41,18 +37,6 @@ class FrozenLatents:
     held_out: np.ndarray
     held_out_labels: np.ndarray
     hierarchy: Hierarchy
-
-    def __post_init__(self) -> None:
-        for name in ("train", "held_out"):
-            latents, labels = getattr(self, name), getattr(self, f"{name}_labels")
-            if latents.ndim != 2 or latents.shape[1] != self.train.shape[1] or len(latents) == 0:
-                raise CkfrError(
-                    f"The {name} latents have shape {latents.shape}; expected (samples, features)."
-                )
-            if labels.shape != (len(latents),) or not np.isin(labels, range(len(self.hierarchy))).all():
-                raise CkfrError(
-                    f"The {name} labels do not fit {len(latents)} latents of {len(self.hierarchy)} classes."
-                )
 
 
 @dataclass(frozen=True)
@@ -66,9 +50,6 @@ class RefitSetting:
         steps: of Adam, from 3e-3 with a cosine decay to 0.
         batch_size: samples a step; at most as many as there are.
         seed: of first weights and batches; equal seeds give both methods the same of each.
-
-    Raises:
-        CkfrError: for a negative alpha, an ell that is not positive, or a count below 1.
     """
 
     alpha: float = 0.0
@@ -77,12 +58,6 @@ class RefitSetting:
     steps: int = 120
     batch_size: int = 64
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_alpha_and_ell(self.alpha, self.ell)
-        for name in ("dimensions", "steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise CkfrError(f"{name} is {getattr(self, name)}; expected at least 1.")
 
 
 @dataclass(frozen=True)
@@ -118,24 +93,21 @@ def photo_latents(scenes: int = 16, held_out_scenes: int = 10, *, size: int = 16
     seen = []
     for split, each in (("train", scenes), ("val", held_out_scenes)):
         source = datasets.open_source("photos", split, size=size, scenes=len(class_ids()) * each)
-        view = TransformedView(source, transform)
-        loader = make_loader(view, 64, train=False, workers=min(2, num_workers()))
+        loader = make_loader(
+            TransformedView(source, transform), 64, train=False, workers=min(2, num_workers())
+        )
         seen.append(predict(model, loader))
     train, held_out = seen
     return FrozenLatents(train.latents, train.labels, held_out.latents, held_out.labels, source.hierarchy)
 
 
+@one_thread()
 def refit(frozen: FrozenLatents, setting: RefitSetting) -> Refit:
     """Fit a projection (D -> P) and a linear classifier (P -> C) to cross-entropy + alpha · metric term.
 
     Returns:
         The fit, scored on the held-out samples; the same for the same setting on the same machine.
     """
-    with one_thread():
-        return _fit(frozen, setting)
-
-
-def _fit(frozen: FrozenLatents, setting: RefitSetting) -> Refit:
     samples, features = frozen.train.shape
     classes = len(frozen.hierarchy)
     # Every feature has mean 0 and deviation 1 over the training samples.
@@ -177,7 +149,7 @@ def _fit(frozen: FrozenLatents, setting: RefitSetting) -> Refit:
 
 
 def _batches(samples: int, size: int, draws: torch.Generator) -> Iterator[Tensor]:
-    """Index batches without end, each pass in a new order; what does not fill a batch is left out."""
+    """Index batches without end, each pass in a new order."""
     while True:
         order = torch.randperm(samples, generator=draws)
         for start in range(0, samples - size + 1, size):

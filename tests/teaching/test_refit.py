@@ -14,9 +14,8 @@ from sklearn.linear_model import LogisticRegression
 
 from ckfr_helpers.losses.arrangement import small_trees
 from ckfr_helpers.metrics import hierarchical_metrics, latent_tree_correlation
-from ckfr_helpers.runtime import CkfrError
-from ckfr_helpers.teaching.plots.refit import plane, refit_grid
-from ckfr_helpers.teaching.plots.style import png, use_style
+from ckfr_helpers.teaching.plots.refit import plane
+from ckfr_helpers.teaching.plots.style import use_style
 from ckfr_helpers.teaching.refit import FrozenLatents, RefitSetting, photo_latents, refit
 from ckfr_helpers.teaching.sliders.refit import refit_panel, refit_view
 
@@ -69,15 +68,6 @@ def test_equal_settings_give_equal_fits_whatever_ran_before_and_seeds_differ(fro
     assert not np.allclose(first.logits, other.logits)
 
 
-def test_ell_changes_the_fit_only_through_the_metric_term(frozen):
-    base, bent = (refit(frozen, RefitSetting(alpha=0, ell=ell, steps=20)) for ell in (1.2, 2.0))
-    np.testing.assert_array_equal(base.logits, bent.logits)
-    assert base.scores == bent.scores  # measured with one ell, whatever the setting's
-    moved = refit(frozen, RefitSetting(alpha=5, ell=2.0, steps=20))
-    still = refit(frozen, RefitSetting(alpha=5, ell=1.2, steps=20))
-    assert not np.allclose(moved.logits, still.logits)
-
-
 def test_the_held_out_split_has_no_say_in_the_fit(frozen):
     """Other held-out samples: the same model, so the same answers to the samples that both hold."""
     half = dataclasses.replace(
@@ -86,43 +76,6 @@ def test_the_held_out_split_has_no_say_in_the_fit(frozen):
     whole, part = (refit(each, RefitSetting(alpha=2, steps=20)) for each in (frozen, half))
     np.testing.assert_allclose(whole.logits[::2], part.logits, atol=1e-5)
     assert whole.train_accuracy == part.train_accuracy
-
-
-def test_few_samples_are_one_batch(frozen):
-    few = dataclasses.replace(frozen, train=frozen.train[::6], train_labels=frozen.train_labels[::6])
-    assert refit(few, RefitSetting(batch_size=64, steps=60)).train_accuracy > 0.9
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"alpha": -1}, "alpha is -1"),
-        ({"alpha": float("nan")}, "alpha is nan"),
-        ({"ell": 0}, "ell is 0"),
-        ({"steps": 0}, "steps is 0"),
-        ({"dimensions": 0}, "dimensions is 0"),
-    ],
-)
-def test_bad_settings_get_one_sentence(change, said):
-    with pytest.raises(CkfrError, match=said):
-        RefitSetting(**change)
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"train_labels": np.zeros(3, np.int64)}, "train labels do not fit 96 latents of 8 classes"),
-        ({"held_out": np.zeros((80, 7), np.float32)}, "held_out latents have shape"),
-        ({"held_out_labels": np.full(80, 8)}, "held_out labels do not fit"),
-        (
-            {"train": np.zeros((0, 20), np.float32), "train_labels": np.zeros(0, np.int64)},
-            "train latents have shape",
-        ),
-    ],
-)
-def test_latents_that_do_not_match_get_one_sentence(frozen, change, said):
-    with pytest.raises(CkfrError, match=said):
-        dataclasses.replace(frozen, **change)
 
 
 @pytest.mark.photos
@@ -152,7 +105,7 @@ def test_the_plane_keeps_all_of_what_lies_in_a_plane():
     assert np.square(means).sum(axis=1).mean() == pytest.approx(1)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 10_000), scale=st.floats(0.01, 100))
 def test_the_plane_does_not_depend_on_how_latents_are_turned_or_scaled(seed, scale):
     rng = np.random.default_rng(seed)
@@ -174,7 +127,6 @@ def test_view_and_panel_show_the_fit_and_the_one_before(frozen):
     assert now.startswith("now     alpha 5 ")
     assert before.startswith("before  alpha 0 ")
     assert f"accuracy {first.scores['top1']:.1%} | mistake" in before
-    assert both.state is second
 
 
 def test_the_panel_refits_and_keeps_the_setting_before(frozen):
@@ -193,13 +145,3 @@ def test_the_panel_refits_and_keeps_the_setting_before(frozen):
     expected = refit(frozen, RefitSetting(alpha=20, ell=0.8, seed=2, steps=10)).scores
     assert f"{expected['top1']:.1%} | mistake severity {expected['mistake_severity']:.2f}" in now
     assert first != now
-
-
-def test_the_static_grid_has_the_numbers_of_its_fits(frozen):
-    view = refit_panel(frozen, steps=5).static()
-    assert view.numbers.count("ell = ") == 3
-    fit = refit(frozen, RefitSetting(alpha=0.2, ell=0.8, steps=5))
-    assert (
-        f"{fit.scores['top1']:4.0%} / {fit.scores['mistake_severity']:4.1f}" in view.numbers.splitlines()[2]
-    )
-    assert png(refit_grid({(0.2, 0.8): fit}, frozen.held_out_labels, TREE))[:4] == b"\x89PNG"

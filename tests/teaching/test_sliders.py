@@ -6,7 +6,6 @@ import threading
 
 import ipywidgets as widgets
 import matplotlib.pyplot as plt
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -14,7 +13,6 @@ from ckfr_helpers.losses.arrangement import Setting, arrange, small_trees
 from ckfr_helpers.teaching.plots.style import use_style
 from ckfr_helpers.teaching.sliders import Panel, View, arrangement_panel
 from ckfr_helpers.teaching.sliders.arrangement import arrangement_view
-from ckfr_helpers.teaching.sliders.controls import alpha_slider, ell_slider, named
 
 TREES = small_trees()
 PIXEL = b"\x89PNG"
@@ -63,41 +61,12 @@ def test_every_control_changes_the_picture_and_the_numbers_at_one_height(panel):
     assert "undefined" in panel.view.numbers  # the flat tree has one distance between classes
 
 
-def test_going_back_shows_the_first_view_again(panel):
-    move(panel, "tree", "balanced")
-    before = panel.view
-    move(panel, "alpha", 2)
-    assert panel.view != before
-    move(panel, "alpha", 100)
-    assert panel.view == before
-
-
 def test_controls_wait_for_the_release_and_are_labelled(panel):
     for name, control in panel.controls.items():
         assert control.description == name
         assert getattr(control, "continuous_update", False) is False
     wanted = set(inspect.signature(panel.compute).parameters)
     assert wanted == set(panel.controls)
-
-
-def test_shared_controls_name_their_steps_and_line_up():
-    alpha, ell = alpha_slider((0, 0.05, 2.0, 100), 2, 70), ell_slider()
-    assert alpha.value == 2
-    alpha.index = 1
-    assert (alpha.label, alpha.value) == ("0.05", 0.05)
-    assert [label for label, _ in alpha.options] == ["0", "0.05", "2", "100"]
-    assert alpha.style.description_width == "70px"
-    assert (ell.value, ell.min, ell.max, ell.step) == (1.2, 0.6, 2.0, 0.1)
-    assert ell.style.description_width == named("tree")["style"]["description_width"]
-    assert not alpha.continuous_update
-    assert not ell.continuous_update
-
-
-def test_the_picture_carries_its_alt_text_and_a_fixed_height(panel):
-    picture = panel.widget.children[1]
-    assert 'alt="Left: ' in picture.value
-    assert picture.layout.height.endswith("px")
-    assert 'role="status"' in panel.widget.children[2].value
 
 
 def test_the_static_grid_comes_first_and_once(panel, monkeypatch, capsys):
@@ -188,25 +157,6 @@ def test_moves_during_a_computation_do_not_wait_and_only_the_newest_is_computed(
     assert not [text for text in seen if "x is" in text and "x is 5" not in text]  # 1 was never shown
 
 
-def test_an_error_that_was_overtaken_is_not_shown():
-    entered, go_on = threading.Event(), threading.Event()
-
-    def compute(x: int) -> View:
-        if x == 1:
-            entered.set()
-            go_on.wait(10)
-            raise Broken("nobody wants this any more")
-        return View(PIXEL, f"x is {x}", "a dot")
-
-    panel = dial(compute)
-    panel.controls["x"].value = 1
-    assert entered.wait(10)
-    panel.controls["x"].value = 2
-    go_on.set()
-    panel.wait(timeout=10)
-    assert panel.view.numbers == "x is 2"
-
-
 def test_a_panel_draws_no_figure_that_pyplot_knows(panel, monkeypatch):
     made = []
     monkeypatch.setattr(plt, "figure", lambda *_args, **_options: made.append("figure"))
@@ -214,20 +164,3 @@ def test_a_panel_draws_no_figure_that_pyplot_knows(panel, monkeypatch):
     move(panel, "alpha", 5 if panel.controls["alpha"].value != 5 else 10)
     assert made == []
     assert plt.get_fignums() == before
-
-
-def test_a_panel_that_cannot_start_says_so_at_once():
-    def compute() -> View:
-        raise Broken("no data")
-
-    with pytest.raises(Broken, match="no data"):
-        Panel(compute, {}, lambda: View(PIXEL, "", ""), height=100)
-
-
-def test_the_slider_finds_what_the_grid_shows(panel):
-    """One setting, one arrangement, wherever it is shown."""
-    for name, value in (("tree", "balanced"), ("alpha", 20), ("ell", 1.2)):
-        move(panel, name, value)
-    expected = arrange(TREES["balanced"].distances("path"), Setting(alpha=20, ell=1.2, steps=15))
-    assert f"all pairs: r = {expected.alignment.pearson:.2f} " in panel.view.numbers
-    assert np.isfinite(expected.latents).all()

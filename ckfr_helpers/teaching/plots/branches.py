@@ -7,7 +7,6 @@ import numpy as np
 from matplotlib.colors import to_rgb
 
 from ckfr_helpers.hierarchy.tree import Hierarchy
-from ckfr_helpers.runtime import CkfrError
 from ckfr_helpers.teaching.plots.style import COLOURS
 
 RGB = tuple[float, float, float]
@@ -18,13 +17,7 @@ DARKEST = 0.55
 
 
 class Branch(NamedTuple):
-    """One branch of the tree, as a run of neighbours in tree order.
-
-    Attributes:
-        node: id of the branch's top node.
-        start: place of its first class in tree order.
-        labels: its classes, in tree order.
-    """
+    """One branch: its top node, place of its first class in tree order, its classes from there on."""
 
     node: str
     start: int
@@ -42,12 +35,7 @@ def main_branches(hierarchy: Hierarchy, most: int, smallest: int = 1) -> list[Br
 
     Returns:
         All branches in tree order; together they hold every class once.
-
-    Raises:
-        CkfrError: ``most`` or ``smallest`` is less than 1.
     """
-    if most < 1 or smallest < 1:
-        raise CkfrError(f"A tree cannot be cut into {most} groups of {smallest}; expected at least 1 of 1.")
     ranges = _ranges(hierarchy)
     found, closed = [_branching(hierarchy, hierarchy.root)], set[str]()
     while candidates := [node for node in found if node not in closed]:
@@ -67,7 +55,6 @@ def main_branches(hierarchy: Hierarchy, most: int, smallest: int = 1) -> list[Br
 
 
 def _branching(hierarchy: Hierarchy, node: str) -> str:
-    """Down from ``node`` to the first branching or leaf."""
     while len(below := hierarchy.children.get(node, ())) == 1:
         node = below[0]
     return node
@@ -84,10 +71,7 @@ def _ranges(hierarchy: Hierarchy) -> dict[str, tuple[int, int]]:
 
 
 def sisters(hierarchy: Hierarchy) -> list[tuple[int, ...]]:
-    """Labels of the classes that share a parent, one tuple a parent, both in tree order.
-
-    The finest cut of a small tree. Sisters need not be neighbours: a whole branch may stand between two.
-    """
+    """Labels of the classes that share a parent, one tuple a parent: the finest cut of a small tree."""
     under: dict[str, list[int]] = {}
     for label in hierarchy.order().tolist():
         under.setdefault(hierarchy.parent[hierarchy.classes[label]], []).append(label)
@@ -112,23 +96,10 @@ def class_colours(branches: Sequence[Sequence[int]], hues: Sequence[str] = HUES)
     return colours
 
 
-def node_colours(hierarchy: Hierarchy, most: int, hues: Sequence[str] = HUES) -> dict[str, RGB]:
-    """A colour for each node of the tree's main branches, the single way down to each included.
-
-    Args:
-        hierarchy: the tree.
-        most: at most so many branches, and at most one for each hue.
-        hues: names in `style.COLOURS`.
-
-    Returns:
-        Node id -> RGB; nodes above the branches are left out.
-
-    Raises:
-        CkfrError: ``most`` is less than 1.
-    """
+def node_colours(hierarchy: Hierarchy, most: int) -> dict[str, RGB]:
+    """Node id -> RGB for each node of at most so many main branches, the single way down to each included."""
     found: dict[str, RGB] = {}
-    branches = main_branches(hierarchy, min(most, len(hues)))
-    for branch, hue in zip(branches, hues, strict=False):
+    for branch, hue in zip(main_branches(hierarchy, most), HUES, strict=False):
         top = branch.node
         while top in hierarchy.parent and len(hierarchy.children[hierarchy.parent[top]]) == 1:
             top = hierarchy.parent[top]

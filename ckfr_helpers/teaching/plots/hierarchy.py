@@ -24,12 +24,7 @@ TITLES: dict[Measure, str] = {"path": "path", "lca_height": "LCA height", "wu_pa
 _GREY = "0.72"
 
 
-def tree(
-    hierarchy: Hierarchy,
-    *,
-    path: tuple[str, str] | None = None,
-    every_name: bool = False,
-) -> Figure:
+def tree(hierarchy: Hierarchy, *, path: tuple[str, str] | None = None, every_name: bool = False) -> Figure:
     """The tree from left to right: a dot per node, a row per class, one step to the right per edge.
 
     Nodes at which the tree branches carry their names; counting dots along a way gives the path length.
@@ -109,29 +104,22 @@ def _write_name(
 
 
 def heatmap(hierarchy: Hierarchy, distances: np.ndarray, label: str) -> Figure:
-    """A distance matrix (C, C) in tree order, with the larger branches named at the side."""
+    """Distances (C, C) in tree order, with the larger branches named at the side."""
     figure, axis = plt.subplots(figsize=(9.5, 6.4))
     _matrix(axis, hierarchy, distances, {"label": label, "shrink": 0.8}, 12)
     return figure
 
 
 def _matrix(
-    axis: Axes,
-    hierarchy: Hierarchy,
-    distances: np.ndarray,
-    bar: dict,
-    most: int,
-    *,
-    names: bool = True,
-    share: float = 0.04,
+    axis: Axes, hierarchy: Hierarchy, distances: np.ndarray, bar: dict, most: int, names: bool = True
 ) -> None:
-    """Seaborn's heatmap in tree order, a white square round each branch, its name on the left."""
+    """In tree order, a white square round each branch, its name on the left."""
     order = hierarchy.order()
     sns.heatmap(
         distances[np.ix_(order, order)], ax=axis, cmap=CMAP, square=True, vmin=0, cbar_kws=bar,
         xticklabels=False, yticklabels=False, rasterized=True,
     )  # fmt: skip
-    smallest = max(2, round(share * len(hierarchy)))
+    smallest = max(2, round((0.02 if len(hierarchy) > 500 else 0.04) * len(hierarchy)))
     ticks, texts = [], []
     for branch in main_branches(hierarchy, most, smallest):
         side = len(branch.labels)
@@ -155,13 +143,8 @@ def measures(hierarchy: Hierarchy) -> Figure:
     return figure
 
 
-def agreement(hierarchy: Hierarchy, marked: Sequence[tuple[str, str]] = ()) -> Figure:
-    """Path length against the other two measures; a bubble's area is the number of class pairs there.
-
-    Args:
-        hierarchy: the classes.
-        marked: pairs of class ids to name in the figure.
-    """
+def agreement(hierarchy: Hierarchy, marked: Sequence[tuple[str, str]]) -> Figure:
+    """Path length against the other two; a bubble's area counts class pairs, ``marked`` ones are named."""
     upper = np.triu_indices(len(hierarchy), 1)
     values = {measure: hierarchy.distances(measure)[upper] for measure in MEASURES}
     figure, axes = plt.subplots(1, 2, figsize=(10, 4.1))
@@ -176,9 +159,7 @@ def agreement(hierarchy: Hierarchy, marked: Sequence[tuple[str, str]] = ()) -> F
         axis.margins(0.08)
         if measure == "lca_height":
             axis.yaxis.set_major_locator(MaxNLocator(6, integer=True))
-        for (a, b), colour in zip(
-            marked, (COLOURS["red"], COLOURS["green"], COLOURS["purple"]), strict=False
-        ):
+        for (a, b), colour in zip(marked, (COLOURS["red"], COLOURS["green"]), strict=False):
             spot = [hierarchy.distances(m)[hierarchy.label(a), hierarchy.label(b)] for m in ("path", measure)]
             axis.plot(*spot, "o", ms=11, mfc="none", mew=2.5, color=colour)
             right = spot[0] > values["path"].max() / 2
@@ -197,11 +178,11 @@ def graph_cost(hierarchy: Hierarchy, graph: np.ndarray, trees: Mapping[str, np.n
     Args:
         hierarchy: C classes.
         graph: (C, C) shortest paths in the graph.
-        trees: name of the rule -> (C, C) path lengths in its tree.
+        trees: name of the rule -> (C, C) path lengths in its tree; two of them.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.2), width_ratios=(1.5, 1))
     bar = {"label": "edges longer than in the graph", "shrink": 0.8}
-    _matrix(left, hierarchy, next(iter(trees.values())) - graph, bar, 9, share=0.02)
+    _matrix(left, hierarchy, next(iter(trees.values())) - graph, bar, 9)
     pairs = np.triu_indices(len(hierarchy), 1)
     width, colours = 0.8 / len(trees), (OURS, BASELINE)
     for number, (rule, tree) in enumerate(trees.items()):
@@ -216,22 +197,13 @@ def graph_cost(hierarchy: Hierarchy, graph: np.ndarray, trees: Mapping[str, np.n
 
 
 def nearest(hierarchy: Hierarchy, names: Sequence[str], *, k: int = 5, measure: Measure = "path") -> Figure:
-    """The nearest classes of each class as bars, with the node at which the two meet.
-
-    Args:
-        hierarchy: the classes.
-        names: ids of the classes to look up, one panel each, three in a row.
-        k: neighbours of each.
-        measure: which distance.
-    """
+    """The k nearest classes of each class as bars, three panels a row, with the node where the two meet."""
     columns = min(3, len(names))
     rows = -(-len(names) // columns)
     size = (3.5 * columns if columns > 1 else 6, (0.27 * k + 0.75) * rows + 0.2)
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
     found = {name: hierarchy.nearest(name, k, measure) for name in names}
-    longest = max((d for row in found.values() for _, d in row), default=1.0)
-    for axis in axes.flat[len(names) :]:
-        axis.set_visible(False)
+    longest = max(d for row in found.values() for _, d in row)
     for axis, (name, row) in zip(axes.flat, found.items(), strict=False):
         _bars(axis, hierarchy, name, row, longest)
     for axis in axes[-1]:

@@ -14,7 +14,7 @@ from ckfr_helpers.hierarchy.tree import Hierarchy
 from ckfr_helpers.losses.arrangement import Arrangement
 from ckfr_helpers.metrics import mean_interval
 from ckfr_helpers.teaching.plots.branches import class_colours, sisters
-from ckfr_helpers.teaching.plots.multiples import alpha_ell_grid, class_matrices
+from ckfr_helpers.teaching.plots.multiples import alpha_ell_grid, class_matrices, plain_frame
 from ckfr_helpers.teaching.plots.style import BASELINE, CMAP, COLOURS, OURS, subplots
 
 # Trees of four small branches: the hues that lie furthest apart come first.
@@ -30,7 +30,7 @@ def three_points(delta: Sequence[float], cases: Mapping[str, tuple[float, float]
     """
     figure, axes = plt.subplots(1, len(cases), figsize=(3.7 * len(cases), 3.3), sharex=True, sharey=True)
     top = max(max(pair) for pair in cases.values())
-    for axis, (title, (d_ap, d_an)) in zip(np.atleast_1d(axes), cases.items(), strict=True):
+    for axis, (title, (d_ap, d_an)) in zip(axes, cases.items(), strict=True):
         p, n = np.array([delta[0], d_ap]), np.array([delta[1], d_an])
         area = abs(p[1] * n[0] - n[1] * p[0])
         axis.add_patch(Polygon([(0, 0), p, p + n, n], facecolor=COLOURS["yellow"], alpha=0.35, lw=0))
@@ -41,7 +41,7 @@ def three_points(delta: Sequence[float], cases: Mapping[str, tuple[float, float]
             )
         axis.set(title=f"{title}\narea = loss = {area:.2f}", xlabel="distance in the tree, δ")
         axis.set(xlim=(0, 1.45 * sum(delta)), ylim=(0, 1.15 * (top + min(max(c) for c in cases.values()))))
-    np.atleast_1d(axes)[0].set_ylabel("distance in the network, d")
+    axes[0].set_ylabel("distance in the network, d")
     return figure
 
 
@@ -130,13 +130,7 @@ def timings(sizes: Sequence[int], seconds: Mapping[str, Sequence[float]]) -> Fig
 
 
 def draw_map(axis: Axes, latents: np.ndarray, labels: np.ndarray, hierarchy: Hierarchy, names: bool) -> None:
-    """2-D latents with the tree laid over them: every inner node stands at the mean of its classes.
-
-    Args:
-        latents: (B, 2).
-        labels: (B,).
-        names: write the class names.
-    """
+    """Latents (B, 2) with the tree laid over them: every inner node stands at the mean of its classes."""
     centres = np.stack([latents[labels == c].mean(0) for c in range(len(hierarchy))])  # (C, 2)
     place = {name: centres[label] for label, name in enumerate(hierarchy.classes)}
     above = {label: hierarchy.path_to_root(name) for label, name in enumerate(hierarchy.classes)}
@@ -144,17 +138,14 @@ def draw_map(axis: Axes, latents: np.ndarray, labels: np.ndarray, hierarchy: Hie
         place[node] = centres[[label for label, way in above.items() if node in way]].mean(0)
     deepest = max(hierarchy.depth(node) for node in hierarchy.classes)
     for child, mother in hierarchy.parent.items():
-        width = 0.8 + 1.7 * (deepest - hierarchy.depth(child)) / max(deepest, 1)
+        width = 0.8 + 1.7 * (deepest - hierarchy.depth(child)) / deepest
         axis.plot(*np.stack([place[mother], place[child]]).T, color="0.78", lw=width, zorder=1)
     axis.plot(*place[hierarchy.root], "s", color="0.5", ms=4, zorder=2)
     colours = class_colours(sisters(hierarchy), _HUES)
     axis.scatter(latents[:, 0], latents[:, 1], c=colours[labels], s=34, edgecolor="white", lw=0.6, zorder=3)
     span = np.ptp(latents, axis=0).max() or 1.0
     middle = (latents.max(0) + latents.min(0)) / 2
-    axis.set(xlim=middle[0] + span * np.array([-0.62, 0.62]), ylim=middle[1] + span * np.array([-0.62, 0.62]))
-    axis.set(xticks=[], yticks=[], aspect="equal")
-    axis.spines[["top", "right"]].set_visible(True)
-    axis.spines[:].set_color("0.85")
+    plain_frame(axis, middle, np.full(2, 0.62 * span))
     if names:
         _write_names(axis, latents, labels, hierarchy.names, colours)
 
@@ -182,18 +173,14 @@ def _write_names(
 
 
 def arrangement_grid(grid: Mapping[tuple[float, float], Arrangement], hierarchy: Hierarchy) -> Figure:
-    """Small multiples of the map: alpha in columns, ell in rows, with the correlation above each.
-
-    Args:
-        grid: (alpha, ell) -> arrangement of ``hierarchy``'s classes in 2-D.
-    """
+    """Small multiples of the map, (alpha, ell) -> arrangement, with the correlation above each."""
 
     def draw(axis: Axes, result: Arrangement) -> None:
         draw_map(axis, result.latents, result.labels, hierarchy, names=False)
         axis.set_title(correlation(result.alignment.pearson_between), fontsize=10)
 
     colours = class_colours(sisters(hierarchy), _HUES)
-    return alpha_ell_grid(grid, draw, hierarchy, colours, cell=(2.25, 2.42))
+    return alpha_ell_grid(grid, draw, hierarchy, colours)
 
 
 def correlation(value: float) -> str:
@@ -221,11 +208,7 @@ def arrangement_view(result: Arrangement, hierarchy: Hierarchy) -> Figure:
 
 
 def distance_matrices(matrices: Mapping[str, np.ndarray], hierarchy: Hierarchy) -> Figure:
-    """Class-by-class mean distances in tree order, each on its own scale from 0 to its maximum.
-
-    Args:
-        matrices: title -> (C, C), in label order.
-    """
+    """Class-by-class mean distances (C, C) in tree order, each on its own scale from 0 to its maximum."""
     shares = {title: matrix / matrix.max() for title, matrix in matrices.items()}
     return class_matrices(shares, hierarchy, "distance / largest", side=2.4)
 
@@ -240,12 +223,7 @@ def class_means(matrix: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def seeds_beside(groups: Mapping[str, Sequence[float]], label: str) -> Figure:
-    """One row per group: a dot per seed over the mean and its 95 % interval.
-
-    Args:
-        groups: name -> one value per seed.
-        label: what is measured.
-    """
+    """One row per group: a dot per seed over the mean and its 95 % interval."""
     figure, axis = plt.subplots(figsize=(6.4, 0.5 * len(groups) + 0.9))
     for place, (name, values) in enumerate(groups.items()):
         colour = OURS if name.startswith("as stated") else BASELINE

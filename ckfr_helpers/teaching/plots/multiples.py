@@ -46,20 +46,17 @@ def alpha_ell_grid(
     draw: Callable[[Axes, Result], None],
     hierarchy: Hierarchy,
     colours: np.ndarray,
-    *,
-    cell: tuple[float, float],
 ) -> Figure:
     """One small picture for each setting, alpha growing to the right and ell downwards, both named outside.
 
     Args:
         grid: (alpha, ell) -> what ``draw`` draws, for every pair of an alpha and an ell.
-        draw: draws one result on its axis, title included; the axis labels are written here.
-        hierarchy: C classes; the legend names them in tree order, two to a column of pictures.
+        draw: draws one result on its axis, title included.
+        hierarchy: C classes; the legend names them in tree order.
         colours: (C, 3) RGB in label order.
-        cell: width and height of one picture, in inches.
     """
     alphas, ells = sorted({a for a, _ in grid}), sorted({e for _, e in grid})
-    size = (cell[0] * len(alphas), cell[1] * len(ells) + 0.35)
+    size = (2.3 * len(alphas), 2.4 * len(ells) + 0.35)
     figure, axes = subplots(len(ells), len(alphas), figsize=size, squeeze=False)
     for row, ell in zip(axes, ells, strict=True):
         for axis, alpha in zip(row, alphas, strict=True):
@@ -71,8 +68,15 @@ def alpha_ell_grid(
         Line2D([], [], marker="o", ls="", color=colours[label], label=hierarchy.names[label])
         for label in hierarchy.order()
     ]
-    figure.legend(
-        handles=handles, loc="outside upper center", ncols=min(len(handles), 2 * len(alphas)),
-        handletextpad=0.1, columnspacing=0.8 if len(handles) > 8 else 2.0,
-    )  # fmt: skip
+    spacing = {"handletextpad": 0.1, "columnspacing": 0.8 if len(handles) > 8 else 2.0}
+    columns = min(len(handles), 2 * len(alphas))
+    figure.legend(handles=handles, loc="outside upper center", ncols=columns, **spacing)
     return figure
+
+
+def plain_frame(axis: Axes, middle: np.ndarray, reach: np.ndarray) -> None:
+    """A map's frame: ``reach`` (2,) to all sides of ``middle`` (2,), equal scales, no ticks."""
+    (left, low), (right, high) = middle - reach, middle + reach
+    axis.set(xlim=(left, right), ylim=(low, high), xticks=[], yticks=[], aspect="equal")
+    axis.spines[["top", "right"]].set_visible(True)
+    axis.spines[:].set_color("0.85")

@@ -20,7 +20,7 @@ class Tile(NamedTuple):
     Attributes:
         picture: (3, H, W) uint8, or (H, W, 3) float in [0, 1].
         caption: below it.
-        true, found: (n, 4) boxes, drawn white and orange.
+        true, found: (n, 4) boxes, drawn white and orange; both ends lie inside.
     """
 
     picture: np.ndarray
@@ -35,7 +35,7 @@ def photo_grid(rows: Mapping[str, Sequence[Tile]], titles: Sequence[str] = (), s
     Args:
         rows: name -> pictures, equally many in each row.
         titles: of the columns.
-        side: of one picture in inches; at 100 dots an inch, 1.65 are 165 pixels.
+        side: of one picture in inches.
     """
     count = max(map(len, rows.values()))
     lines = [max(1 + one.caption.count("\n") if one.caption else 0 for one in row) for row in rows.values()]
@@ -79,32 +79,19 @@ def overlay(picture: np.ndarray, scores: np.ndarray, blend: float = 0.6) -> np.n
     return (1 - blend) * grey + blend * mpl.colormaps[CMAP](scores)[..., :3]
 
 
-def best_iou(found: np.ndarray, true: np.ndarray) -> float:
-    """Largest IoU of any found (n, 4) with any true (m, 4) box."""
-    return float(localization.iou_matrix(found, true).max())
-
-
 def map_tile(
-    picture: np.ndarray,
-    scores: np.ndarray,
-    true: Any = (),
-    threshold: float | None = None,
-    blend: float = 0.6,
+    picture: np.ndarray, scores: np.ndarray, true: Any, threshold: float | None, blend: float = 0.6
 ) -> Tile:
     """A map on its picture; with a threshold also the box of the largest region above it, and its IoU.
 
-    Args:
-        picture: (3, H, W) uint8.
-        scores: (H, W) in [0, 1].
-        true: (m, 4) true boxes.
-        threshold: in [0, 1]; None for no box.
-        blend: weight of the map.
+    Shapes as for `overlay`; ``true`` holds (m, 4) boxes.
     """
     shown = overlay(picture, scores, blend)
     if threshold is None:
         return Tile(shown)
     found = localization.boxes_from_map(scores, threshold)
-    return Tile(shown, f"IoU {best_iou(found, true):.2f}", true, found)
+    iou = localization.iou_matrix(found, true).max()
+    return Tile(shown, f"IoU {iou:.2f}", true, found)
 
 
 def maps_on_pictures(
@@ -125,8 +112,7 @@ def maps_on_pictures(
         rows: network -> (n, H, W) maps in [0, 1].
         boxes: n arrays (m, 4) of true boxes; None for maps without boxes.
         thresholds: network -> score threshold of its boxes.
-        blend: weight of the map over the grey picture.
-        side: of a picture, in inches.
+        blend, side: as for `overlay` and `photo_grid`.
     """
     true = boxes if boxes is not None else [()] * len(pictures)
     grid = {"picture": [Tile(picture, "", own) for picture, own in zip(pictures, true, strict=True)]}

@@ -7,11 +7,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
+from scipy.linalg import orthogonal_procrustes
 
 from ckfr_helpers.hierarchy.tree import Hierarchy
 from ckfr_helpers.teaching.plots.branches import class_colours, main_branches
-from ckfr_helpers.teaching.plots.multiples import alpha_ell_grid
-from ckfr_helpers.teaching.plots.style import OURS, subplots
+from ckfr_helpers.teaching.plots.multiples import alpha_ell_grid, plain_frame
+from ckfr_helpers.teaching.plots.style import OURS
 from ckfr_helpers.teaching.refit import Refit
 
 GHOST = "0.55"
@@ -26,9 +27,7 @@ SCORES = (
 
 
 def _colours(hierarchy: Hierarchy) -> np.ndarray:
-    """(C, 3) RGB in label order: a hue for each large branch, from light to dark within it."""
-    branches = main_branches(hierarchy, MOST_BRANCHES)
-    return class_colours([branch.labels for branch in branches])
+    return class_colours([branch.labels for branch in main_branches(hierarchy, MOST_BRANCHES)])
 
 
 def plane(
@@ -36,8 +35,8 @@ def plane(
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Samples and class means in the plane in which the class means spread most.
 
-    A plane has no north: it is turned, mirrored and scaled to lie as near as it can to a flat map of the tree
-    itself (classical multidimensional scaling), so that two fits can be laid over each other.
+    It is turned, mirrored and scaled to lie as near as it can to a flat map of the tree itself (classical
+    multidimensional scaling), so that two fits can be laid over each other.
 
     Args:
         latents: (M, P).
@@ -52,9 +51,7 @@ def plane(
     middle = means.mean(axis=0)
     _, stretch, axes = np.linalg.svd(means - middle, full_matrices=False)
     across = axes[:2].T  # (P, 2)
-    target = _tree_map(distances)
-    left, _, right = np.linalg.svd((means - middle).dot(across).T @ target)
-    turn = left @ right  # orthogonal Procrustes
+    turn, _ = orthogonal_procrustes((means - middle) @ across, _tree_map(distances))
     flat = (means - middle) @ across @ turn
     scale = np.sqrt(np.square(flat).sum(axis=1).mean()) or 1.0
     share = float(np.square(stretch[:2]).sum() / max(np.square(stretch).sum(), 1e-12))
@@ -72,49 +69,36 @@ def _tree_map(distances: np.ndarray) -> np.ndarray:
 
 
 def refit_view(fit: Refit, before: Refit | None, labels: np.ndarray, hierarchy: Hierarchy) -> Figure:
-    """The panel's picture: the map on the left, the three scores on the right. Fixed size.
+    """The panel's picture: the map on the left, the three scores on the right, ``before`` as a ghost.
 
-    Args:
-        fit: the fit to show.
-        before: the one shown before it, as a ghost; None for none.
-        labels: (M,) of the held-out samples.
-        hierarchy: of the classes.
+    ``labels`` are those of the (M,) held-out samples.
     """
-    figure, axes = subplots(3, 2, figsize=(9.2, 4.9), width_ratios=(1.75, 1))
-    grid = axes[0, 0].get_gridspec()
-    for axis in axes[:, 0]:
-        axis.remove()
-    left = figure.add_subplot(grid[:, 0])
-    distances = hierarchy.distances("path")
-    share = _map(left, fit, before, labels, hierarchy, distances)
+    figure = Figure(figsize=(9.2, 4.9))
+    axes = figure.subplot_mosaic([["map", key] for key, *_ in SCORES], width_ratios=(1.75, 1))
+    left = axes["map"]
+    share = _map(left, fit, before, labels, hierarchy, names=True)
     left.set_title("held-out scenes and class means in their widest plane")
     left.set_xlabel(f"the plane holds {share:.0%} of the variance between class means")
-    for axis, (key, title, limits, better) in zip(axes[:, 1], SCORES, strict=True):
-        _dumbbell(axis, fit.scores[key], before.scores[key] if before else None, limits)
-        axis.set_title(f"{title}   {better}", fontsize=10, loc="left")
+    for key, title, limits, better in SCORES:
+        _dumbbell(axes[key], fit.scores[key], before.scores[key] if before else None, limits)
+        axes[key].set_title(f"{title}   {better}", fontsize=10, loc="left")
     handles = [Line2D([], [], marker="o", ls="", color=OURS, ms=9, label=_said(fit))]
     if before is not None:
-        ghost = Line2D([], [], marker="o", ls="", mfc="white", mec=GHOST, ms=8, label=_said(before))
-        handles.append(ghost)
-    axes[-1, 1].legend(handles=handles, loc="upper left", bbox_to_anchor=(-0.06, -0.45), borderaxespad=0)
+        handles.append(Line2D([], [], marker="o", ls="", mfc="white", mec=GHOST, ms=8, label=_said(before)))
+    axes["correlation"].legend(
+        handles=handles, loc="upper left", bbox_to_anchor=(-0.06, -0.45), borderaxespad=0
+    )
     return figure
 
 
 def refit_grid(grid: Mapping[tuple[float, float], Refit], labels: np.ndarray, hierarchy: Hierarchy) -> Figure:
-    """Small multiples of the map: alpha in columns, ell in rows, with accuracy and correlation above each.
-
-    Args:
-        grid: (alpha, ell) -> fit.
-        labels: (M,) of the held-out samples.
-        hierarchy: of the classes.
-    """
-    distances = hierarchy.distances("path")
+    """Small multiples of the map, (alpha, ell) -> fit, with accuracy and correlation above each."""
 
     def draw(axis: Axes, fit: Refit) -> None:
-        _map(axis, fit, None, labels, hierarchy, distances, names=False)
+        _map(axis, fit, None, labels, hierarchy, names=False)
         axis.set_title(f"top-1 {fit.scores['top1']:.0%}, r = {fit.scores['correlation']:.2f}", fontsize=9)
 
-    return alpha_ell_grid(grid, draw, hierarchy, _colours(hierarchy), cell=(2.3, 2.35))
+    return alpha_ell_grid(grid, draw, hierarchy, _colours(hierarchy))
 
 
 def _said(fit: Refit) -> str:
@@ -122,84 +106,61 @@ def _said(fit: Refit) -> str:
 
 
 def _map(
-    axis: Axes,
-    fit: Refit,
-    before: Refit | None,
-    labels: np.ndarray,
-    hierarchy: Hierarchy,
-    distances: np.ndarray,
-    names: bool = True,
+    axis: Axes, fit: Refit, before: Refit | None, labels: np.ndarray, hierarchy: Hierarchy, names: bool
 ) -> float:
+    distances, colours = hierarchy.distances("path"), _colours(hierarchy)
     points, means, share = plane(fit.latents, labels, distances)
-    colours = _colours(hierarchy)
     if names:  # in small maps the specks would only add weight
-        axis.scatter(points[:, 0], points[:, 1], c=colours[labels], s=7, alpha=0.3, lw=0, zorder=2)
+        axis.scatter(*points.T, c=colours[labels], s=7, alpha=0.3, lw=0, zorder=2)
     if before is not None:
         _, old, _ = plane(before.latents, labels, distances)
-        for there, here in zip(old, means, strict=True):
-            axis.plot(*np.stack([there, here]).T, color=GHOST, lw=0.8, zorder=1)
-        axis.scatter(old[:, 0], old[:, 1], s=26, facecolor="white", edgecolor=GHOST, lw=1, zorder=3)
-    axis.scatter(
-        means[:, 0], means[:, 1], c=colours, s=52 if names else 26, edgecolor="white", lw=0.7, zorder=4
-    )
-    wide = 1.35 if names else 1.0
+        axis.plot(*np.stack([old, means]).transpose(2, 0, 1), color=GHOST, lw=0.8, zorder=1)
+        axis.scatter(*old.T, s=26, facecolor="white", edgecolor=GHOST, lw=1, zorder=3)
+    axis.scatter(*means.T, c=colours, s=52 if names else 26, edgecolor="white", lw=0.7, zorder=4)
+    wide = np.array([1.35 if names else 1.0, 1.0])
     low, high = means.min(axis=0), means.max(axis=0)  # stray scenes may lie outside
-    middle, reach = (low + high) / 2, 0.58 * max((high[0] - low[0]) / wide, high[1] - low[1], 1e-3)
-    axis.set(xlim=middle[0] + wide * reach * np.array([-1, 1]), ylim=middle[1] + reach * np.array([-1, 1]))
-    axis.set(xticks=[], yticks=[], aspect="equal")
-    axis.spines[["top", "right"]].set_visible(True)
-    axis.spines[:].set_color("0.85")
+    middle, reach = (low + high) / 2, 0.58 * max(*((high - low) / wide), 1e-3)
+    plain_frame(axis, middle, wide * reach)
     if names:
         _name(axis, means, middle, reach, hierarchy, colours)
     return share
 
 
 def _name(
-    axis: Axes,
-    means: np.ndarray,
-    middle: np.ndarray,
-    reach: float,
-    hierarchy: Hierarchy,
-    colours: np.ndarray,
+    axis: Axes, means: np.ndarray, middle: np.ndarray, reach: float, hierarchy: Hierarchy, colours: np.ndarray
 ) -> None:
     """Class names beside their means, each at the nearest free place, with a line to it where that is far."""
-    high, letter, gap = 0.085 * reach, 0.039 * reach, 0.05 * reach
-    frame = np.array([1.33, 0.98])  # the map is wider than high
-    taken = [(x - gap, y - gap, x + gap, y + gap) for x, y in means]
-    around = [(r * np.cos(a), r * np.sin(a)) for r in np.arange(1, 14) * 0.06 * reach
-              for a in np.linspace(0, 2 * np.pi, 24, endpoint=False)]  # fmt: skip
+    height, letter, gap = 0.085 * reach, 0.039 * reach, 0.05 * reach
+    frame = reach * np.array([1.33, 0.98])  # the map is wider than high
+    taken = [np.stack([mean - gap, mean + gap]) for mean in means]  # boxes: (low, high) corners
+    angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+    around = [r * reach * np.array([np.cos(a), np.sin(a)]) for r in np.arange(1, 14) * 0.06 for a in angles]
     for label in np.argsort(-np.square(means - middle).sum(axis=1)):  # inwards, to the crowd
-        x, y = means[label]
         width = letter * len(hierarchy.names[label])
-        for right, up in around:
-            low = x + right if right >= 0 else x + right - width
-            box = (low, y + up - high / 2, low + width, y + up + high / 2)
-            far = np.abs(np.reshape(box, (2, 2)) - middle).max(axis=0)
-            if (far < reach * frame).all() and not any(_overlap(box, other) for other in taken):
+        for shift in around:
+            x, y = means[label] + shift
+            left = x if shift[0] >= 0 else x - width
+            box = np.array([[left, y - height / 2], [left + width, y + height / 2]])
+            inside = (np.abs(box - middle) < frame).all()
+            if inside and not any((box[0] < b[1]).all() and (b[0] < box[1]).all() for b in taken):
                 break
         taken.append(box)
-        if np.hypot(right, up) > 0.14 * reach:
-            axis.plot([x, x + right], [y, y + up], color=colours[label], lw=0.7, zorder=3)
+        if np.hypot(*shift) > 0.14 * reach:
+            axis.plot(*np.stack([means[label], [x, y]]).T, color=colours[label], lw=0.7, zorder=3)
         axis.text(
-            low, y + up, hierarchy.names[label], color=colours[label] * 0.75, fontsize=8.5, weight="bold",
+            left, y, hierarchy.names[label], color=colours[label] * 0.75, fontsize=8.5, weight="bold",
             va="center", zorder=5, path_effects=[withStroke(linewidth=2, foreground="white")],
         )  # fmt: skip
 
 
-def _overlap(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
-
-
 def _dumbbell(axis: Axes, value: float, before: float | None, limits: tuple[float, float]) -> None:
+    text = {"textcoords": "offset points", "ha": "center"}
     if before is not None:
         axis.plot([before, value], [0, 0], color=GHOST, lw=2, zorder=1)
         axis.plot(before, 0, "o", mfc="white", mec=GHOST, ms=9, zorder=2)
-        axis.annotate(f"{before:.2f}", (before, 0), xytext=(0, -18), textcoords="offset points", ha="center",
-                      color="0.4")  # fmt: skip
+        axis.annotate(f"{before:.2f}", (before, 0), (0, -18), color="0.4", **text)
     axis.plot(value, 0, "o", color=OURS, ms=11, zorder=3, mec="white")
-    axis.annotate(f"{value:.2f}", (value, 0), xytext=(0, 9), textcoords="offset points", ha="center",
-                  color=OURS, weight="bold")  # fmt: skip
-    low, high = limits
-    shown = [v for v in (value, before) if v is not None and np.isfinite(v)]
-    axis.set(xlim=(min([low, *shown]), max([high, *shown])), ylim=(-1, 1), yticks=[])
+    axis.annotate(f"{value:.2f}", (value, 0), (0, 9), color=OURS, weight="bold", **text)
+    shown = [v for v in (*limits, value, before) if v is not None and np.isfinite(v)]
+    axis.set(xlim=(min(shown), max(shown)), ylim=(-1, 1), yticks=[])
     axis.spines["left"].set_visible(False)

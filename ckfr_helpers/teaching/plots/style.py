@@ -4,6 +4,7 @@ import io
 from typing import Any
 
 import matplotlib.pyplot as plt
+import PIL.Image
 import seaborn as sns
 from matplotlib.figure import Figure
 
@@ -26,24 +27,12 @@ BASELINE, OURS = COLOURS["grey"], COLOURS["blue"]
 def use_style() -> None:
     """Set matplotlib's defaults for the series. Safe to call again."""
     sns.set_theme(style="ticks", palette="colorblind")
-    plt.rcParams.update(
-        {
-            "image.cmap": CMAP,
-            "figure.dpi": 100,
-            "savefig.dpi": 100,
-            "figure.constrained_layout.use": True,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.titlesize": 11,
-            "axes.labelsize": 10,
-            "xtick.labelsize": 9,
-            "ytick.labelsize": 9,
-            "legend.fontsize": 9,
-            "legend.frameon": False,
-            "font.size": 10,
-            "lines.linewidth": 2,
-        }
-    )
+    sizes = {"font.size": 10, "axes.titlesize": 11, "axes.labelsize": 10, "lines.linewidth": 2}
+    sizes |= dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 9)
+    plain = dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False)
+    dots = {"figure.dpi": 100, "savefig.dpi": 100}
+    options = {"image.cmap": CMAP, "figure.constrained_layout.use": True}
+    plt.rcParams.update(sizes | plain | dots | options)
 
 
 def subplots(
@@ -51,13 +40,7 @@ def subplots(
 ) -> tuple[Figure, Any]:
     """Figure and axes as from ``plt.subplots``, for a figure that pyplot does not know.
 
-    Panels draw in a thread of their own. A figure that pyplot knew could turn up under whatever cell runs
-    at that moment, or be closed by it.
-
-    Args:
-        rows, columns: of the grid.
-        figsize: inches.
-        options: as for ``Figure.subplots``, e.g. ``width_ratios``.
+    Panels draw in a thread of their own; a figure that pyplot knew could turn up under whatever cell runs.
     """
     figure = Figure(figsize=figsize)
     return figure, figure.subplots(rows, columns, **options)
@@ -65,22 +48,20 @@ def subplots(
 
 def png(figure: Figure, dpi: int = 100, colours: int = 256) -> bytes:
     """The figure as PNG in at most 256 colours, which keeps notebooks small; closes the figure."""
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, facecolor="white")
-    plt.close(figure)
+    picture = PIL.Image.open(io.BytesIO(_saved(figure, dpi, "png"))).convert("RGB")
     small = io.BytesIO()
-    picture = Image.open(buffer).convert("RGB").quantize(colours, dither=Image.Dither.NONE)
-    picture.save(small, format="png", optimize=True)
+    picture.quantize(colours, dither=PIL.Image.Dither.NONE).save(small, format="png", optimize=True)
     return small.getvalue()
 
 
-def jpeg(figure: Figure, dpi: int = 100, quality: int = 85) -> bytes:
+def jpeg(figure: Figure, dpi: int = 100) -> bytes:
     """The figure as JPEG, for photographs, which 256 colours would posterise; closes the figure."""
+    return _saved(figure, dpi, "jpg", pil_kwargs={"quality": 85, "optimize": True, "progressive": True})
+
+
+def _saved(figure: Figure, dpi: int, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
-    options = {"quality": quality, "optimize": True, "progressive": True}
-    figure.savefig(buffer, format="jpg", dpi=dpi, facecolor="white", pil_kwargs=options)
+    figure.savefig(buffer, format=kind, dpi=dpi, facecolor="white", **options)
     plt.close(figure)
     return buffer.getvalue()
 
@@ -97,7 +78,5 @@ def show(figure: Figure, alt: str, dpi: int = 100, photo: bool = False, colours:
     """
     from IPython.display import Image, display
 
-    if photo:
-        display(Image(data=jpeg(figure, dpi), format="jpeg", alt=alt))
-    else:
-        display(Image(data=png(figure, dpi, colours), format="png", alt=alt))
+    data, kind = (jpeg(figure, dpi), "jpeg") if photo else (png(figure, dpi, colours), "png")
+    display(Image(data=data, format=kind, alt=alt))

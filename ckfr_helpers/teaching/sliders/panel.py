@@ -1,8 +1,7 @@
 """The panel: controls above a picture of fixed height, with at most one computation under way.
 
-A kernel handles its messages one after another, so a callback that computes holds up every later move of a
-slider. Here a move only notes what is wanted; one worker thread computes it, and leaves out every move that a
-newer one has overtaken before its turn came.
+A callback that computes would hold up every later move of a slider. Here a move only notes what is wanted;
+one worker thread computes it, and leaves out every move that a newer one has overtaken.
 """
 
 import base64
@@ -37,20 +36,18 @@ class View(NamedTuple):
         picture: PNG, or JPEG for photographs.
         numbers: text of one or two lines, shown under the picture.
         alt: what the picture shows, for readers who cannot see it.
-        state: not shown; whatever the next computation wants to find in ``panel.view``.
     """
 
     picture: bytes
     numbers: str
     alt: str
-    state: Any = None
 
 
 class Panel:
     """Controls above a picture of fixed height, refreshed when a control is released.
 
-    The first view is there when the constructor returns. Later ones are computed by a worker thread: draw
-    them with `plots.style.subplots`, which keeps figures away from pyplot and the cells that use it.
+    The first view is there when the constructor returns. Draw with `plots.style.subplots`, since a worker
+    thread computes the later ones.
 
     Args:
         compute: from the controls' values, by name, to a `View`. Never runs twice at the same time.
@@ -62,9 +59,6 @@ class Panel:
         view: the view now shown; None after an exception.
         error: the exception that the newest computation raised, or None.
         widget: the whole panel.
-
-    Raises:
-        Exception: whatever ``compute`` raises for the controls' first values.
     """
 
     def __init__(
@@ -93,14 +87,10 @@ class Panel:
         self.wait()
 
     def wait(self, timeout: float | None = None) -> None:
-        """Return when the view for the newest control values is shown. A notebook's check calls this.
-
-        Args:
-            timeout: seconds to wait at most.
+        """Return when the view for the newest control values is shown, or raise what ``compute`` raised.
 
         Raises:
-            Exception: what ``compute`` raised for these values; the panel shows it too.
-            TimeoutError: if it takes longer.
+            TimeoutError: if it takes more than ``timeout`` seconds.
         """
         self._newest.result(timeout)
         if self.error is not None:

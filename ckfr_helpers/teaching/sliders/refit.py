@@ -17,16 +17,7 @@ STARTS = 5
 
 
 def refit_view(frozen: FrozenLatents, fit: Refit, before: Refit | None = None) -> View:
-    """Picture and numbers of one fit, with the one before it as a ghost.
-
-    Args:
-        frozen: what it was fitted to and scored on.
-        fit: from `training.refit.refit`.
-        before: the fit shown before; None for none.
-
-    Returns:
-        The view; its ``state`` is ``fit``.
-    """
+    """Picture and numbers of one fit, with the one before it as a ghost."""
     numbers = f"now     {_line(fit)}"
     if before is not None:
         numbers += f"\nbefore  {_line(before)}"
@@ -36,7 +27,7 @@ def refit_view(frozen: FrozenLatents, fit: Refit, before: Refit | None = None) -
         f"latent–tree correlation, now and before. {numbers}"
     )
     picture = png(refit_plots.refit_view(fit, before, frozen.held_out_labels, frozen.hierarchy))
-    return View(picture, numbers, alt, fit)
+    return View(picture, numbers, alt)
 
 
 def _line(fit: Refit) -> str:
@@ -52,21 +43,18 @@ def refit_panel(frozen: FrozenLatents, **settings: Any) -> Panel:
     """Notebook 03: accuracy, severity, correlation and a map of the classes, refitted at every move.
 
     Args:
-        frozen: latents of a frozen network, e.g. from `training.refit.photo_latents`.
-        settings: further fields of `training.refit.RefitSetting`, e.g. ``steps``.
-
-    Returns:
-        The panel; ``panel.show()`` displays it.
+        frozen: latents of a frozen network, e.g. from `refit.photo_latents`.
+        settings: further fields of `refit.RefitSetting`, e.g. ``steps``.
     """
+    shown: list[Refit] = []  # the newest last
 
     @lru_cache(maxsize=512)
     def fitted(alpha: float, ell: float, start: int) -> Refit:
         return refit(frozen, RefitSetting(alpha=alpha, ell=ell, seed=start - 1, **settings))
 
     def compute(alpha: float, ell: float, start: int) -> View:
-        shown = panel.view if panel else None
-        fit = fitted(alpha, round(ell, 3), start)
-        return refit_view(frozen, fit, shown.state if shown else None)
+        shown.append(fitted(alpha, round(ell, 3), start))
+        return refit_view(frozen, shown[-1], shown[-2] if len(shown) > 1 else None)
 
     def static() -> View:
         grid = {(alpha, ell): fitted(alpha, ell, 1) for alpha in GRID_ALPHAS for ell in GRID_ELLS}
@@ -92,6 +80,4 @@ def refit_panel(frozen: FrozenLatents, **settings: Any) -> Panel:
         "ell": ell_slider(),
         "start": widgets.IntSlider(value=1, min=1, max=STARTS, **named("start")),
     }
-    panel: Panel | None = None  # compute looks up what its own panel shows, once there is one
-    panel = Panel(compute, controls, static, height=490)
-    return panel
+    return Panel(compute, controls, static, height=490)
