@@ -23,7 +23,13 @@ def test_page_holds_the_tagged_outputs_in_order(tmp_path):
         "from IPython.display import HTML; HTML('<table><tr><td>a table</td></tr></table>')",
         metadata={"tags": ["page"]},
     )
-    notebook(books, "01_first", new_markdown_cell("# First\n\nWhy?"), new_code_cell("print('hidden')"), table)
+    notebook(
+        books,
+        "01_first",
+        new_markdown_cell("# First\n\nWhy?"),
+        new_code_cell("print('untagged words')"),
+        table,
+    )
     page = build_demo(out, books)
     text = page.read_text()
     assert (
@@ -32,7 +38,7 @@ def test_page_holds_the_tagged_outputs_in_order(tmp_path):
         < text.index("Second &amp; last")
         < text.index("42 &lt;b&gt;")
     )
-    assert "hidden" not in text
+    assert "untagged words" not in text
     assert {p.name for p in out.iterdir()} >= {
         "01_first.ipynb",
         "01_first.html",
@@ -40,7 +46,7 @@ def test_page_holds_the_tagged_outputs_in_order(tmp_path):
         "index.html",
     }
     executed = nbformat.read(out / "01_first.ipynb", as_version=4)
-    assert executed.cells[1].outputs[0].text == "hidden\n"
+    assert executed.cells[1].outputs[0].text == "untagged words\n"
 
 
 def test_a_failing_notebook_is_named_in_one_sentence(tmp_path):
