@@ -171,7 +171,7 @@ def _build(pictures: _Resized, place: Path, key: str, workers: int, progress: bo
     # Written and not mapped: on a full disk a write is refused, while a map kills the process.
     with open(work / "images.npy", "wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-        for image, told in tqdm(loader, unit="img", desc="cache", disable=not progress):
+        for image, told in tqdm(loader, unit="img", desc="cache", disable=not progress):  # type: ignore[misc]
             file.write(image.contiguous().numpy().tobytes())
             targets.append({k: v.numpy() if isinstance(v, Tensor) else v for k, v in told.items()})
         file.flush()
