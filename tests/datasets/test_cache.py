@@ -244,15 +244,16 @@ def test_scenes_are_cached_by_their_options(tmp_path):
     assert np.allclose(box, [columns[0], rows[0], columns[-1], rows[-1]], atol=1)
 
 
-def test_training_reads_through_the_cache_if_asked(own_data):
+def test_training_reads_through_the_cache_if_asked(tmp_path, monkeypatch):
     from ckfr_helpers.training.config import TrainConfig
     from ckfr_helpers.training.run import open_split
 
+    monkeypatch.setenv("CKFR_DATA", str(tmp_path))
     config = TrainConfig(data="flat-colours", size=14, workers=0)
     plain = open_split(config, "test")
     copy = open_split(dataclasses.replace(config, cache=True), "test")
     assert copy[0][0].shape == (3, 16, 16)
-    assert copy.folder.parent == own_data / "cache"
+    assert copy.folder.parent == tmp_path / "cache"
     transform = make_transform("original", train=False, size=14)
     assert torch.equal(transform(copy[20][0]), transform(plain[20][0]))
     # Crops of training are other crops, so one kind of run cannot continue the other.
