@@ -258,7 +258,7 @@ def free_scores(source: ImageSource, most: int = 720) -> dict[str, float]:
         })  # fmt: skip
         boxes.append(object_boxes(example, name))
         centres.append(centre)
-        whole.append(box_scores.iou_matrix([[0, 0, width - 1, height - 1]], boxes[-1]).max() >= 0.5)
+        whole.append(box_scores.iou_matrix(np.array([[0, 0, width - 1, height - 1]]), boxes[-1]).max() >= 0.5)
     every, largest = box_scores.box_ious_by_contours(centres, boxes).values()
     return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]} | {
         "centre_max_box_acc_v2": box_scores.BoxAccuracy.from_ious(every).mean,
