@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ class Predictions(NamedTuple):
 
 
 @torch.no_grad()  # not inference_mode: older gloo gathers in another thread, which may not write such tensors
-def predict(model: nn.Module, loader: Iterable, fabric: Fabric | None = None) -> Predictions:
+def predict(model: Any, loader: Iterable, fabric: Fabric | None = None) -> Predictions:
     """Logits and latents of every example of a loader, gathered over all processes.
 
     Args:

@@ -32,7 +32,7 @@ def stop_signals() -> Iterator[_Stop]:
     if threading.current_thread() is not threading.main_thread():
         yield stop  # only the main thread receives signals
         return
-    previous: dict[int, Any] = {}
+    previous: dict[signal.Signals, Any] = {}
     first = 0.0
 
     def ask(number: int, frame: FrameType | None) -> None:

@@ -41,7 +41,7 @@ class TaskNetwork(nn.Module):
 
     def __init__(self, model: nn.Module, task: Task, *, channels_last: bool = False) -> None:
         super().__init__()
-        self.model = model.to(memory_format=torch.channels_last) if channels_last else model  # type: ignore[call-overload]
+        self.model = model.to(memory_format=torch.channels_last) if channels_last else model
         self._outputs = task.outputs
         self.channels_last = channels_last
 
@@ -61,9 +61,9 @@ def grad_checkpointing(model: nn.Module) -> Iterator[None]:
     """
     if not hasattr(model, "stages"):
         raise CkfrError(f"grad_checkpointing needs a model with stages; got {type(model).__name__}.")
-    blocks = checkpointed_blocks(model.stages)
+    blocks = checkpointed_blocks(model.stages)  # type: ignore[arg-type]
     for block in blocks:  # on the instance, so that the model's own code and state dict stay as they are
-        block.forward = functools.partial(_checkpointed, block, block.forward)  # type: ignore[method-assign]
+        block.forward = functools.partial(_checkpointed, block, block.forward)
     try:
         yield
     finally:
@@ -172,7 +172,7 @@ def gradients(
 
 def _in_parts(
     fabric: Fabric,
-    network: nn.Module,
+    network: Any,
     task: Task,
     slices: list[Any],
     targets: dict[str, Any],
@@ -191,7 +191,7 @@ def _in_parts(
     scale = scaler.get_scale() if scaler is not None else 1.0
     pulled = [name for name, leaf in leaves.items() if leaf.grad is not None]
     sizes = [len(next(iter(part.values()))) for part in seen]
-    pulls = [(leaves[name].grad / scale).split(sizes) for name in pulled]  # type: ignore[operator]
+    pulls = [(leaves[name].grad / scale).split(sizes) for name in pulled]  # type: ignore[operator, union-attr]
     for number, (some, *pull) in enumerate(zip(slices, *pulls, strict=True)):
         # Gradients of the weights travel between processes once, with the last part.
         with fabric.no_backward_sync(network, enabled=number < len(slices) - 1):
@@ -217,7 +217,8 @@ def _gather_outputs(fabric: Fabric, outputs: dict[str, Tensor]) -> dict[str, Ten
     }
     if fabric.world_size == 1:
         return outputs
-    return {name: fabric.all_gather(value, sync_grads=True).flatten(0, 1) for name, value in outputs.items()}
+    gather: Callable[..., Any] = fabric.all_gather
+    return {name: gather(value, sync_grads=True).flatten(0, 1) for name, value in outputs.items()}
 
 
 def _gather_targets(fabric: Fabric, targets: dict[str, Any]) -> dict[str, Any]:
@@ -226,7 +227,8 @@ def _gather_targets(fabric: Fabric, targets: dict[str, Any]) -> dict[str, Any]:
     gathered = {}
     for name, value in targets.items():
         if isinstance(value, Tensor):
-            gathered[name] = fabric.all_gather(value).flatten(0, 1)
+            rows: Any = fabric.all_gather(value)
+            gathered[name] = rows.flatten(0, 1)
         else:  # texts, or as many boxes as a picture happens to have
             lists: list[Any] = [None] * fabric.world_size
             torch.distributed.all_gather_object(lists, value)

@@ -43,7 +43,7 @@ class Task(nn.Module):
     chosen_by: str
     more_is_better: bool = True
 
-    def outputs(self, model: nn.Module, inputs: Any) -> dict[str, Tensor]:
+    def outputs(self, model: Any, inputs: Any) -> dict[str, Tensor]:
         """What the losses need of one batch's inputs: floating-point tensors with one row an example."""
         raise NotImplementedError
 
@@ -81,7 +81,7 @@ class ClassificationTask(Task):
         self.objective = objective
         self.hierarchy = hierarchy
 
-    def outputs(self, model: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
+    def outputs(self, model: Any, inputs: Tensor) -> dict[str, Tensor]:
         """Logits (B, K) and latents (B, D) of a model with ``embed`` and ``classify``."""
         latents = model.embed(inputs)
         return {"logits": model.classify(latents), "latents": latents}
