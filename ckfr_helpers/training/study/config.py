@@ -269,7 +269,9 @@ def _grid(method: str, given: Any) -> dict[str, tuple[Any, ...]]:
         grid[name] = tuple(_different(f"{method}: {name}: ", value))
         for one in grid[name]:
             try:
-                make_loss(method, TWO_LEAVES, embed_dim=2, **{name: one})
+                knowledge = TWO_LEAVES.distances(one if name == "measure" else "path")
+                own = {} if name == "measure" else {name: one}
+                make_loss(method, TWO_LEAVES, embed_dim=2, knowledge=knowledge, **own)
             except CkfrError as error:
                 raise CkfrError(f"{method}: {error}") from error
         if isinstance(known[name], float):

@@ -72,7 +72,8 @@ def _submitit(work: Work, jobs: Sequence[Any], executor: Executor, logs: Path) -
             try:
                 yield from job.result()
             except Exception as error:  # of the job as a whole: time limit, lost node, no import there
-                reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+                lines = str(error).strip().splitlines() or [type(error).__name__]
+                reason = next((line for line in reversed(lines) if "Error: " in line), lines[0])
                 for one in hand_of[job]:
                     done = one.finished() if hasattr(one, "finished") else None
                     yield done or Failure(one.name, f"its cluster job {job.job_id} failed: {reason}")
