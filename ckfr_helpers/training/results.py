@@ -116,8 +116,10 @@ class Results:
         by, one_rate = self.about["study"]["choose_by"], self.about["study"]["lr_for"] == "baseline"
         found = {}
         for (dataset, method), own in self.validation(by).groupby(["dataset", "method"], sort=False):
-            rates = [parse(text).get("lr") for text in own.parameters]
-            best = _best(own[np.equal(rates, self.best_rate(dataset))] if one_rate else own, by)
+            if one_rate:
+                rate = self.best_rate(str(dataset))
+                own = own[[parse(text).get("lr") == rate for text in own.parameters]]
+            best = _best(own, by)
             if best is not None:
                 found[str(dataset), str(method)] = best
         return found

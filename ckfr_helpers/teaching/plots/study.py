@@ -1,6 +1,7 @@
 """Figures of studies, all drawn from the long table of `training.results`."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -168,5 +169,5 @@ def _line(
     means = [one.mean for one in told]
     reach = [[one.mean - one.low for one in told], [one.high - one.mean for one in told]]
     if told:
-        style = {"fmt": "o-", "capsize": 3, "markersize": 4, "color": colour, "label": label}
+        style: dict[str, Any] = {"fmt": "o-", "capsize": 3, "markersize": 4, "color": colour, "label": label}
         axis.errorbar(places[: len(told)], means, yerr=reach, **style)

@@ -239,8 +239,12 @@ def _scored(job: Job) -> dict[str, Any]:
 
 def _config(job: Job, **further_settings: Any) -> TrainConfig:
     own = {name: job.parameters[name] for name in METHODS[job.method]}
-    loss = {"method_options": own, "alpha": 0.0} if job.method != "ckfr" else job.parameters
-    shared = {"model": job.study.model, "epochs": job.study.epochs, "batch_size": job.study.batch_size}
+    loss: dict[str, Any] = {"method_options": own, "alpha": 0.0} if job.method != "ckfr" else job.parameters
+    shared: dict[str, Any] = {
+        "model": job.study.model,
+        "epochs": job.study.epochs,
+        "batch_size": job.study.batch_size,
+    }
     return TrainConfig(
         method=job.method, lr=job.lr, seed=job.seed, **shared, **loss, **further_settings
     )  # fmt: skip

@@ -61,7 +61,7 @@ def run_study(
     records: dict[str, dict[str, Any]] = {}
 
     def work(todo: Sequence[Any], title: str) -> list[Any]:
-        results = []
+        results: list[Any] = []
         with tqdm(total=len(todo), desc=title, disable=not progress, leave=False) as bar:
             for result in compute(attempt, todo, study.executor, folder / "cluster"):
                 bar.update()
