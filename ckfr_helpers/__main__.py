@@ -143,10 +143,11 @@ def _study(options: argparse.Namespace) -> None:
         if options.results is not None:
             tables.append(options.results / f"study_{study.name}.csv")
             write_results(result.results, tables[-1])
-        use_style()
-        with atomic_path(result.folder / "figure.png") as path:
-            path.write_bytes(png(differences([result.results], methods=None)))
-        print(f"Table, what is known of it, and a figure are in {result.folder}")
+        if result.results.chosen:  # none before every seed of a setting has finished
+            use_style()
+            with atomic_path(result.folder / "figure.png") as path:
+                path.write_bytes(png(differences([result.results], methods=None)))
+        print(f"The table and all drawn from it are in {result.folder}")
     error = failed(result)
     if error is not None:
         raise error

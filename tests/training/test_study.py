@@ -228,6 +228,20 @@ def test_whole_networks_are_trained_and_scored_again_from_their_checkpoints(tmp_
     assert (made.folder / "results.csv").read_bytes() == before
 
 
+def test_a_study_whose_runs_all_fail_at_one_seed_has_a_table_and_no_figure(tmp_path, monkeypatch):
+    whole = Job.compute
+
+    def compute(job: Job) -> dict:
+        return whole(job) if job.seed == 0 else 1 / 0
+
+    monkeypatch.setattr(Job, "compute", compute)
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump(asked(lr=1e-3, methods=[])))
+    assert cli.main(["study", str(file), "--out", str(tmp_path / "out"), "--quiet"]) == 2
+    assert (tmp_path / "out" / "results.csv").is_file()
+    assert not (tmp_path / "out" / "figure.png").exists()
+
+
 def test_missing_data_and_a_stage_that_is_not_there_are_told(tmp_path):
     gone = [{"name": "tiny-imagenet", "root": str(tmp_path / "nowhere")}, *asked()["datasets"]]
     study = asked(datasets=gone, seeds=1, lr=1e-3, methods={"hxe": {}})
