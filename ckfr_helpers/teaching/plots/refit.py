@@ -1,6 +1,7 @@
 """The picture of one refit beside the one before: where classes lie, and what that does to the scores."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -111,12 +112,14 @@ def _map(
     distances, colours = hierarchy.distances("path"), _colours(hierarchy)
     points, means, share = plane(fit.latents, labels, distances)
     if names:  # in small maps the specks would only add weight
-        axis.scatter(*points.T, c=colours[labels], s=7, alpha=0.3, lw=0, zorder=2)
+        axis.scatter(points[:, 0], points[:, 1], c=colours[labels], s=7, alpha=0.3, lw=0, zorder=2)
     if before is not None:
         _, old, _ = plane(before.latents, labels, distances)
         axis.plot(*np.stack([old, means]).transpose(2, 0, 1), color=GHOST, lw=0.8, zorder=1)
-        axis.scatter(*old.T, s=26, facecolor="white", edgecolor=GHOST, lw=1, zorder=3)
-    axis.scatter(*means.T, c=colours, s=52 if names else 26, edgecolor="white", lw=0.7, zorder=4)
+        axis.scatter(old[:, 0], old[:, 1], s=26, facecolor="white", edgecolor=GHOST, lw=1, zorder=3)
+    axis.scatter(
+        means[:, 0], means[:, 1], c=colours, s=52 if names else 26, edgecolor="white", lw=0.7, zorder=4
+    )
     wide = np.array([1.35 if names else 1.0, 1.0])
     low, high = means.min(axis=0), means.max(axis=0)  # stray scenes may lie outside
     middle, reach = (low + high) / 2, 0.58 * max(*((high - low) / wide), 1e-3)
@@ -154,7 +157,7 @@ def _name(
 
 
 def _dumbbell(axis: Axes, value: float, before: float | None, limits: tuple[float, float]) -> None:
-    text = {"textcoords": "offset points", "ha": "center"}
+    text: dict[str, Any] = {"textcoords": "offset points", "ha": "center"}
     if before is not None:
         axis.plot([before, value], [0, 0], color=GHOST, lw=2, zorder=1)
         axis.plot(before, 0, "o", mfc="white", mec=GHOST, ms=9, zorder=2)

@@ -32,7 +32,8 @@ def use_style() -> None:
     plain = dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False)
     dots = {"figure.dpi": 100, "savefig.dpi": 100}
     options = {"image.cmap": CMAP, "figure.constrained_layout.use": True}
-    plt.rcParams.update(sizes | plain | dots | options)
+    rules: dict[str, Any] = sizes | plain | dots | options
+    plt.rcParams.update(rules)  # type: ignore[arg-type]
 
 
 def subplots(
