@@ -46,6 +46,7 @@ def make_example(
 ) -> Example:
     """An `Example` from plain tensors; what is None stays out of the target.
 
+    >>> import torch
     >>> image, target = make_example(torch.zeros(3, 4, 6, dtype=torch.uint8), 2, torch.tensor([[0, 1, 5, 3]]))
     >>> target["label"], target["boxes"].tolist(), target["boxes"].canvas_size, "masks" in target
     (2, [[0.0, 1.0, 5.0, 3.0]], (4, 6), False)

@@ -57,13 +57,12 @@ import ipywidgets as widgets
 import numpy as np
 from scipy.stats import spearmanr
 
-from ckfr_helpers.teaching import sliders
-from ckfr_helpers.hierarchy import wordnet
 from ckfr_helpers.datasets.scenes import photos
-from ckfr_helpers.hierarchy import MEASURES, Hierarchy, load_pseudo_distances
+from ckfr_helpers.hierarchy import MEASURES, Hierarchy, load_pseudo_distances, wordnet
+from ckfr_helpers.runtime import CkfrError
+from ckfr_helpers.teaching import sliders
 from ckfr_helpers.teaching.plots import hierarchy as plots
 from ckfr_helpers.teaching.plots.style import png, show, use_style
-from ckfr_helpers.runtime import CkfrError
 
 use_style()
 

@@ -51,17 +51,15 @@ if "google.colab" in sys.modules and importlib.util.find_spec("ckfr_helpers") is
     subprocess.run([sys.executable, "/content/ckfr/tools/colab.py"], check=True)
     sys.path.insert(0, "/content/ckfr")
 
-import itertools
-import json
-import time
+import itertools, json, time
 
 import numpy as np
 import torch
 
-from ckfr_helpers.losses import arrangement
 from ckfr_helpers import hierarchy, losses, metrics, runtime
-from ckfr_helpers.teaching import sliders
 from ckfr_helpers.hierarchy import wordnet
+from ckfr_helpers.losses import arrangement
+from ckfr_helpers.teaching import sliders
 from ckfr_helpers.teaching.plots import loss as plots
 from ckfr_helpers.teaching.plots.style import show, use_style
 

@@ -57,14 +57,11 @@ import torch
 
 from ckfr_helpers import datasets, metrics, runtime
 from ckfr_helpers.teaching import sliders
-from ckfr_helpers.teaching.plots import photos
-from ckfr_helpers.teaching.plots import study as studies
-from ckfr_helpers.teaching.plots import study_tables as tables
-from ckfr_helpers.teaching.plots import training as plots
-from ckfr_helpers.training.results import CRM, read_results
-from ckfr_helpers.teaching.plots.style import show, use_style
 from ckfr_helpers.teaching.lesson import choose_lesson, run_lesson
+from ckfr_helpers.teaching.plots import photos, study as studies, study_tables as tables, training as plots
+from ckfr_helpers.teaching.plots.style import show, use_style
 from ckfr_helpers.teaching.refit import RefitSetting, photo_latents, refit
+from ckfr_helpers.training.results import CRM, read_results
 
 use_style()
 
@@ -306,10 +303,9 @@ show(
 )
 
 # %% [markdown]
-# And the test scores, as differences to cross-entropy on the same seeds. The thick bar is the 95 % interval over seeds. A bar
-# that crosses the line: the interval includes zero. In orange the rival that needs no training: cross-entropy with
-# minimum-risk decisions (CRM). The correlation is taken over class means, latent distances with ell 1.2. For top-1 accuracy on the
-# photos a thin bar resamples *photographs*, where the results hold them; more on that below.
+# And the test scores, as differences to cross-entropy on the same seeds. The bar is the 95 % interval over seeds. A bar that
+# crosses the line: the interval includes zero. In orange the rival that needs no training: cross-entropy with minimum-risk
+# decisions (CRM). The correlation is taken over class means, latent distances with ell 1.2.
 
 # %% tags=["page"]
 show(
