@@ -9,6 +9,9 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 PHOTOS := data/photos/READY
 
+# Containers often forbid compiled files; then each of many processes compiles torch and the others anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: setup demo test lab notebooks lint clean
 .DEFAULT_GOAL := demo
 
@@ -38,7 +41,7 @@ test: $(READY) $(PHOTOS)
 	part "format" $(BIN)/ruff format --check --quiet .; \
 	part "imports" $(BIN)/lint-imports --no-cache --no-logo; \
 	part "types" $(BIN)/mypy; \
-	part "unit tests" env OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile; \
+	part "unit tests" env OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder; \
 	part "notebooks" $(BIN)/python -m pytest --nbmake --nbmake-timeout=900 -o testpaths= notebooks/*.ipynb; \
 	if [ -n "$$failed" ]; then echo "make test failed: $$failed"; exit 1; fi
 

@@ -16,6 +16,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("photos"):
                 item.add_marker(pytest.mark.skip(reason="the photographs are not here: `ckfr fetch photos`"))
+    # Files that take long go first, so that both workers of `make test` are busy until the end.
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -17,7 +17,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,12 +44,15 @@ def books_with_panels() -> list[Path]:
     return [path for path in books if any(_tagged(c, TAG) for c in nbformat.read(path, as_version=4).cells)]
 
 
-def reduced(path: Path) -> nbformat.NotebookNode:
-    """Set-up cell and panel cells of a notebook, without outputs."""
+def reduced(path: Path, changes: Mapping[str, str] | None = None) -> nbformat.NotebookNode:
+    """Set-up cell and panel cells of a notebook, without outputs, with some of their text changed."""
     book = nbformat.read(path, as_version=4)
     book.cells = [cell for cell in book.cells if _tagged(cell, "setup") or _tagged(cell, TAG)]
     for cell in book.cells:
         cell.outputs, cell.execution_count = [], None
+    for old, new in (changes or {}).items():
+        (cell,) = [cell for cell in book.cells if old in cell.source]
+        cell.source = cell.source.replace(old, new)
     return book
 
 
@@ -120,12 +123,15 @@ class OpenPanel:
 
 
 @contextlib.contextmanager
-def open_panel(book: Path, width: int = 1100, height: int = 900) -> Iterator[OpenPanel]:
+def open_panel(
+    book: Path, width: int = 1100, height: int = 900, changes: Mapping[str, str] | None = None
+) -> Iterator[OpenPanel]:
     """Start JupyterLab, open the reduced notebook in Chromium, run it, and give its live panel.
 
     Args:
         book: the notebook.
         width, height: of the page, in pixels.
+        changes: text of one cell each -> what stands there instead, for less work before the panel.
 
     Raises:
         RuntimeError: if there is no Chromium, or JupyterLab does not start.
@@ -138,7 +144,7 @@ def open_panel(book: Path, width: int = 1100, height: int = 900) -> Iterator[Ope
         home = Path(folder)
         copy = home / "notebooks" / book.name
         copy.parent.mkdir()
-        nbformat.write(reduced(book), copy)
+        nbformat.write(reduced(book, changes), copy)
         with _lab(home) as address, sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=browser_path, args=FLAGS)
             page = browser.new_page(viewport={"width": width, "height": height})

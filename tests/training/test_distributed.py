@@ -10,14 +10,16 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from ckfr_helpers.runtime import one_thread
-from ckfr_helpers.training import TrainConfig, train
+from ckfr_helpers.runtime import CkfrError, one_thread
+from ckfr_helpers.training import TrainConfig, run, train
+from ckfr_helpers.training.processes import claim_error_report
 
 TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 PATIENCE = 400  # seconds; a busy machine takes a while to import torch five times
@@ -75,14 +77,12 @@ def pictures(tmp_path_factory) -> Path:
     return root
 
 
-def config(pictures: Path, **changes) -> TrainConfig:
+def config(pictures: Path) -> TrainConfig:
     """MobileNet has dropout and batch norm: generators and running statistics matter."""
-    base = {
-        "data": "tiny-imagenet", "root": str(pictures), "model": "mobilenet_v2", "pretrained": False,
-        "size": 32, "transform": "light", "epochs": 3, "lr": 1e-3, "batch_size": 8, "workers": 0,
-        "accelerator": "cpu", "save_every": 2,
-    }  # fmt: skip
-    return TrainConfig(**{**base, **changes})
+    return TrainConfig(
+        data="tiny-imagenet", root=str(pictures), model="mobilenet_v2", pretrained=False, size=32,
+        transform="light", epochs=3, lr=1e-3, batch_size=8, workers=0, accelerator="cpu", save_every=2,
+    )  # fmt: skip
 
 
 @pytest.fixture
@@ -195,7 +195,6 @@ def test_a_killed_run_goes_on_as_if_undisturbed(pictures, tmp_path, start):
     assert said.count("Kept in") == 1
 
     resumed = start(settings, cut, TWO)
-    unshareable = start(config(pictures, batch_size=9), tmp_path / "odd", TWO)
     with one_thread():
         train(settings, tmp_path / "whole-alone", progress=False)
         train(settings, alone, progress=False)
@@ -204,6 +203,18 @@ def test_a_killed_run_goes_on_as_if_undisturbed(pictures, tmp_path, start):
     assert_ended_alike(cut, whole)
     assert_ended_alike(alone, tmp_path / "whole-alone")
 
-    code, _, error = finish(unshareable)
-    assert code != 0
-    assert "A batch of 9 cannot be shared by 2 processes" in one_sentence(error)
+
+def test_a_batch_that_two_processes_cannot_share_is_refused(monkeypatch):
+    monkeypatch.setattr(run, "Fabric", lambda **_: SimpleNamespace(world_size=2, launch=lambda: None))
+    with pytest.raises(CkfrError, match="A batch of 9 cannot be shared by 2 processes"):
+        run.make_fabric(TrainConfig(batch_size=9, accelerator="cpu"))
+
+
+def test_of_several_processes_one_reports_an_error(monkeypatch):
+    """They count in the store that torchrun's agent keeps."""
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", str(store.port))
+    assert [claim_error_report() for _ in range(3)] == [True, False, False]
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert claim_error_report()
