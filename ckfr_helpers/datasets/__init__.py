@@ -37,6 +37,7 @@ _REGISTRY: dict[str, _Entry] = {
     "cifar100": _Entry(f"{_SOURCES}.cifar:Cifar", f"{_FETCH}.cifar:fetch", {"name": "cifar100"}),
     "folder": _Entry(f"{_SOURCES}.folder:PictureFolder", None),
     "imagenet": _Entry(f"{_SOURCES}.imagenet:ImageNet", f"{_SOURCES}.imagenet:fetch"),
+    "several-photos": _Entry(f"{_SCENES}.several:SeveralScenes", None),
     "wordnet": _Entry(None, f"{_FETCH}.wordnet:fetch"),
 }
 

@@ -23,7 +23,10 @@ class Target(TypedDict, total=False):
         labels: (C,) float32 or bool, one entry a class, where a picture may belong to several.
         boxes: (n, 4) float32 ``[x0, y0, x1, y1]`` in pixels, both ends inside the object.
         masks: (n, H, W) bool, true on each object.
+        box_labels: (n,) int64, the class of each object.
         photo: which photograph the picture shows; pictures of one photograph are not independent.
+        photos: (n,) int64, the same for each object.
+        visible: (n,) float32, the share of each object that no other covers.
         text: a description.
         metadata: anything else, e.g. place and date.
     """
@@ -32,10 +35,16 @@ class Target(TypedDict, total=False):
     labels: Tensor
     boxes: BoundingBoxes
     masks: Mask
+    box_labels: Tensor
     photo: int
+    photos: Tensor
+    visible: Tensor
     text: str
     metadata: dict[str, Any]
 
+
+PER_OBJECT = frozenset({"boxes", "masks", "box_labels", "photos", "visible"})
+"""Keys of `Target` with one entry an object; pictures differ in how many they have."""
 
 Example = tuple[Image, Target]
 """One picture, (3, H, W) uint8 RGB, and what is known of it: the form torchvision's v2 transforms take."""

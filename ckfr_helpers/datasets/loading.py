@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
-from torchvision.tv_tensors import BoundingBoxes, Mask, wrap
+from torchvision.tv_tensors import BoundingBoxes, wrap
 
-from ckfr_helpers.datasets.base import ImageSource
+from ckfr_helpers.datasets.base import PER_OBJECT, ImageSource
 from ckfr_helpers.datasets.transforms import Transform
 from ckfr_helpers.models.frozen import CachedFeatures
 from ckfr_helpers.runtime import CkfrError, check_number, mix_seed
@@ -103,20 +103,22 @@ def collate(examples: Any) -> Any:
     """One `Batch` ``(inputs (B, …), targets, indices (B,) int64)`` of `TransformedView`'s examples.
 
     In targets, numbers become a (B,) tensor and tensors of one shape a (B, …) tensor; anything else is a
-    list, and so are boxes and masks, whose number differs from picture to picture.
+    list, and so is what each object has one of, since their number differs from picture to picture.
     """
     if isinstance(examples, CkfrError):
         return examples
     images, targets, indices = zip(*examples, strict=True)
-    together = {key: _together([target[key] for target in targets]) for key in targets[0]}
+    together = {}
+    for key in targets[0]:
+        values = [target[key] for target in targets]
+        together[key] = values if key in PER_OBJECT else _together(values)
     return _together(images), together, torch.tensor(indices)
 
 
 def _together(values: Sequence[Any]) -> Any:
     if all(isinstance(value, bool | int | float | np.number) for value in values):
         return torch.tensor(values)
-    counted = any(isinstance(value, BoundingBoxes | Mask) for value in values)
-    if not counted and all(isinstance(value, Tensor) and value.shape == values[0].shape for value in values):
+    if all(isinstance(value, Tensor) and value.shape == values[0].shape for value in values):
         return torch.stack([value.as_subclass(Tensor) for value in values])
     return list(values)
 

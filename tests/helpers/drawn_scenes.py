@@ -1,8 +1,11 @@
 """Scenes made of cut-outs drawn here, so that tests need no photographs."""
 
-import numpy as np
+from collections.abc import Iterator
 
-from ckfr_helpers.datasets.scenes import photos
+import numpy as np
+import pytest
+
+from ckfr_helpers.datasets.scenes import backgrounds, photos
 from ckfr_helpers.datasets.scenes.photos import Cutout
 from ckfr_helpers.datasets.scenes.single import PhotoScenes
 from ckfr_helpers.hierarchy import Hierarchy
@@ -38,3 +41,22 @@ def cutouts(colour: tuple[int, int, int] = (180, 60, 40)) -> list[Cutout]:
 def scenes(split: str = "train", **options) -> PhotoScenes:
     options = {"cutouts": cutouts(), "hierarchy": TREE, "size": SIZE, "instances": 2, "scenes": 60} | options
     return PhotoScenes(split, **options)
+
+
+@pytest.fixture(scope="module")
+def kept_places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Places are painted once for a file of tests, away from the user's data."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CKFR_DATA", str(tmp_path_factory.mktemp("data")))
+        backgrounds.places.cache_clear()
+        yield
+        backgrounds.places.cache_clear()
+
+
+def coloured_cutouts() -> list[Cutout]:
+    """As `cutouts`, with balls red, rings green and boxes blue."""
+    colours = {"ball": (230, 20, 20), "ring": (20, 200, 20), "box": (20, 20, 230)}
+    return [
+        Cutout(drawn(TREE.names[one.label], colours[TREE.names[one.label]], 80), one.label, one.name)
+        for one in cutouts()
+    ]

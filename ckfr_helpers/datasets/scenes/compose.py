@@ -47,11 +47,22 @@ class Sticker:
         self.mean = colour.sum((0, 1)) / max(float(edge.sum()), 1e-6) / 255  # (3,), RGB in [0, 1]
         full = np.dstack([colour, edge * 255])
         self.levels = [np.clip(full + 0.5, 0, 255).astype(np.uint8)]
-        while max(self.levels[-1].shape[:2]) > 0.3 * size:
+        while max(self.levels[-1].shape[:2]) > 0.1 * size and min(self.levels[-1].shape[:2]) > 1:
             half = cv2.resize(self.levels[-1], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
             self.levels.append(np.asarray(half, np.uint8))
         while len(self.levels) > 1 and max(self.levels[1].shape[:2]) > size:  # never pasted that large
             self.levels.pop(0)
+
+    def scale(self, size: int, sides: tuple[float, float], draw: float) -> float:
+        """Long side over the scene's: ``sides`` at ``draw`` 0 and 1, more for long and thin things.
+
+        Never more than the scene shows, nor than twice the photograph's own pixels.
+        """
+        height, width = self.levels[0].shape[:2]
+        stretch = (max(height, width) / min(height, width)) ** 0.5
+        largest = min(0.90, sides[1] * stretch, 2.0 * self.long_side / size)
+        smallest = min(sides[0] * stretch, 0.7 * largest)
+        return smallest * (largest / smallest) ** draw
 
     def placed(self, size: int, scale: float, turn: float, mirror: bool, x: float, y: float) -> np.ndarray:
         """The sticker in an otherwise empty scene: (size, size, 4) uint8, premultiplied RGB and alpha.
@@ -76,7 +87,11 @@ class Sticker:
 
 
 def compose(
-    stickers: Sequence[Sticker], place: np.ndarray, draws: np.ndarray, shadowed: bool
+    stickers: Sequence[Sticker],
+    place: np.ndarray,
+    draws: np.ndarray,
+    shadowed: bool,
+    placed: Sequence[np.ndarray] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Photograph stickers in a place.
 
@@ -85,6 +100,7 @@ def compose(
         place: (P, P, 3) uint8, larger than the scene by ``MARGIN``; a window of it is shown.
         draws: at least ``CAMERA + n * OBJECT + GRAIN`` random numbers in [0, 1), in this order.
         shadowed: whether objects throw a soft shadow beneath them.
+        placed: the stickers as `Sticker.placed` gives them; None to draw size, turn and position.
 
     Returns:
         ``(picture (3, H, W) uint8, masks (n, H, W) bool)``: a mask is where more than half is its object, and
@@ -95,7 +111,9 @@ def compose(
     masks = np.zeros((len(stickers), size, size), bool)
     for number, sticker in enumerate(stickers):
         first = CAMERA + number * OBJECT
-        masks[number] = _paste(scene, sticker, draws[first : first + OBJECT], shadowed)
+        own = draws[first : first + OBJECT]
+        pasted = _drawn(sticker, size, own) if placed is None else placed[number]
+        masks[number] = _paste(scene, sticker, pasted, own, shadowed)
         masks[:number] &= ~masks[number]
     at, strength = draws[CAMERA + len(stickers) * OBJECT :][:GRAIN]
     corner = int(at * size)
@@ -119,17 +137,17 @@ def _window(place: np.ndarray, size: int, draws: np.ndarray) -> np.ndarray:
     return scene
 
 
-def _paste(scene: np.ndarray, sticker: Sticker, draws: np.ndarray, shadowed: bool) -> np.ndarray:
-    """Put a sticker into the scene (3, H, W); returns its mask (H, W)."""
-    size = scene.shape[1]
-    # Never enlarged beyond twice the photograph's own pixels; long and thin things may be longer than round.
-    height, width = sticker.levels[0].shape[:2]
-    stretch = (max(height, width) / min(height, width)) ** 0.5
-    largest = min(0.90, 0.80 * stretch, 2.0 * sticker.long_side / size)
-    smallest = min(0.42 * stretch, 0.7 * largest)
-    scale = smallest * (largest / smallest) ** draws[0]
+def _drawn(sticker: Sticker, size: int, draws: np.ndarray) -> np.ndarray:
+    """A sticker where the draws put it, (size, size, 4)."""
     turn = (draws[1] - 0.5) * np.radians(24)
-    pasted = sticker.placed(size, scale, turn, draws[2] < 0.5, draws[3], draws[4] ** 0.8)
+    scale = sticker.scale(size, (0.42, 0.80), draws[0])
+    return sticker.placed(size, scale, turn, draws[2] < 0.5, draws[3], draws[4] ** 0.8)
+
+
+def _paste(
+    scene: np.ndarray, sticker: Sticker, pasted: np.ndarray, draws: np.ndarray, shadowed: bool
+) -> np.ndarray:
+    """Put a placed sticker (H, W, 4) into the scene (3, H, W); returns its mask (H, W)."""
     mask = pasted[..., 3] > 127
     x0, y0, x1, y1 = box_of_mask(mask)
     if shadowed:

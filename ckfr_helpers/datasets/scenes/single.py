@@ -87,8 +87,8 @@ class PhotoScenes(ImageSource):
         self.size, self.seed, self.instances = size, seed, instances
         self.background_bias = background_bias if split == "train" else 0.0
         self.photos = tuple(cutout.name for cutout in cutouts)
-        owner = np.array([cutout.label for cutout in cutouts])
-        self._by_class = [np.flatnonzero(owner == one).tolist() for one in range(count)]
+        self._owner = np.array([cutout.label for cutout in cutouts])
+        self._by_class = [np.flatnonzero(self._owner == one).tolist() for one in range(count)]
         if [] in self._by_class:
             name = self.hierarchy.names[self._by_class.index([])]
             raise CkfrError(f"Class {name!r} has no photograph in split {split}.")
