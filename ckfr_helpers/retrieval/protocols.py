@@ -188,8 +188,8 @@ def read_oxford(folder: str | Path, own_counts: bool = False) -> Benchmark:
     queries, boxes, lists = [], [], []
     for file in files:
         name, *corners = _text(file).split() or [""]
-        queries.append(name.removeprefix("oxc1_"))
         boxes.append(_box(corners, file))
+        queries.append(name.removeprefix("oxc1_"))
         stem = file.name.removesuffix("_query.txt")
         lists.append([_text(folder / f"{stem}_{kind}.txt").split() for kind in ("good", "ok", "junk")])
     names = sorted({name for one in lists for kind in one for name in kind} | set(queries))

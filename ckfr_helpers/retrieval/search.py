@@ -1,4 +1,4 @@
-"""The nearest descriptors of a collection: exact and approximate search by inner products, query expansion."""
+"""The nearest descriptors of a collection by inner product, exact or approximate, and query expansion."""
 
 from typing import NamedTuple
 
