@@ -1,8 +1,4 @@
-"""Latents without a network: free points that the loss alone, or beside cross-entropy, moves about.
-
-With none of a network's pictures, weights and generalisation, the points end where the loss wants them.
-Notebook 02 and its panel are built on this.
-"""
+"""Latents without a network: free points, moved by the loss alone or beside cross-entropy."""
 
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -31,16 +27,12 @@ class Setting:
     """How free points are moved.
 
     Attributes:
-        alpha: weight of the metric term beside cross-entropy.
-        ell: exponent of the latent distance.
         term: ``"aligned"``, the loss as stated, or ``"released"``, the released demo's line, which takes
             the third label from the second image (see `released_line_loss`).
         sampled: one random triplet per anchor and step, as the demo draws them, instead of every triplet.
         cross_entropy: add the cross-entropy of a linear classifier that is learned along with the points.
         dimensions: D of the latents.
-        per_class: points of each class.
         steps: Adam steps, with a cosine decay of the learning rate to 0.
-        learning_rate: of the first step.
         seed: of the start, whatever the term, and of the sampled triplets.
     """
 
@@ -87,7 +79,6 @@ class Arrangement:
     """Where points ended, and how they got there.
 
     Attributes:
-        setting: what moved them.
         labels: (B,) class of each point.
         frames: (F, B, D) latents from the start to the end, standardised.
         frame_steps: (F,) how many steps had been taken at each frame.
@@ -128,18 +119,20 @@ def measure_alignment(latent: np.ndarray, knowledge: np.ndarray) -> Alignment:
     pairs = np.triu_indices(len(latent), 1)
     d, delta = np.asarray(latent, float)[pairs], np.asarray(knowledge, float)[pairs]
     apart = delta > 0
-    between = d[apart].mean() if apart.any() else np.nan
-    within = d[~apart].mean() if (~apart).any() else np.nan
-    ratio = within / between if between > 0 else np.nan
+    ratio = d[~apart].mean() / d[apart].mean() if not apart.all() else np.nan  # one sample a class
     return Alignment(_pearson(d, delta), _pearson(d[apart], delta[apart]), float(ratio))
 
 
 def _pearson(x: np.ndarray, y: np.ndarray) -> float:
-    if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return float("nan")
-    return float(np.corrcoef(x, y)[0, 1])
+    constant = len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0
+    return float("nan") if constant else float(np.corrcoef(x, y)[0, 1])
 
 
+def _distances_of(standardised: np.ndarray, ell: float) -> np.ndarray:
+    return latent_distances(torch.from_numpy(standardised), ell, standardised=True).numpy()
+
+
+@one_thread()
 def arrange(distances: np.ndarray, setting: Setting) -> Arrangement:
     """Move free points by the loss; (C, C) ``distances`` are between classes, unscaled.
 
@@ -152,16 +145,6 @@ def arrange(distances: np.ndarray, setting: Setting) -> Arrangement:
     if len(labels) < 3:
         raise CkfrError(f"There are {len(labels)} points in {classes} classes; expected 3 or more.")
     knowledge = torch.from_numpy(matrix)[labels][:, labels]  # (B, B)
-    with one_thread():
-        return _move(matrix, labels, knowledge, setting)
-
-
-def _distances_of(standardised: np.ndarray, ell: float) -> np.ndarray:
-    return latent_distances(torch.from_numpy(standardised), ell, standardised=True).numpy()
-
-
-def _move(matrix: np.ndarray, labels: Tensor, knowledge: Tensor, setting: Setting) -> Arrangement:
-    classes = len(matrix)
     target = 0.1 * knowledge  # the demo's factor
     # Two generators, so that the start does not depend on what is drawn later.
     start = torch.Generator().manual_seed(setting.seed)
@@ -233,8 +216,7 @@ def offset_share(latents: np.ndarray) -> float:
     `losses.standardise` divides by the root of the whole variance: the nearer this is to 1, the smaller are
     all distances.
     """
-    whole = latents.var()
-    return float(latents.mean(0).var() / whole) if whole > 0 else float("nan")
+    return float(latents.mean(0).var() / latents.var())
 
 
 def uninformative_share(distances: np.ndarray) -> float:

@@ -50,7 +50,6 @@ class SoftLabels(nn.Module):
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """(B, K), (B,) -> scalar mean."""
-        _check_batch(logits, labels, len(self.targets))
         logits = _at_least_float(logits)
         return nn.functional.cross_entropy(logits, self.targets[labels].to(logits.dtype))
 
@@ -68,9 +67,6 @@ class HierarchicalCrossEntropy(nn.Module):
     "discounted down the hierarchy" asks), h counts edges from the root; their code also divides all weights
     by one constant, which Adam does not see and which is left out here. They try alpha from 0.1 to 0.9.
 
-    Args:
-        hierarchy: of the K classes; any tree, nodes with one child included.
-        alpha: discount a level, zero or more.
     """
 
     def __init__(self, hierarchy: Hierarchy, alpha: float = 0.1) -> None:
@@ -95,7 +91,6 @@ class HierarchicalCrossEntropy(nn.Module):
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """(B, K), (B,) -> scalar mean."""
-        _check_batch(logits, labels, len(self.paths))
         with torch.autocast(logits.device.type, enabled=False):
             leaf, node = self.pairs
             table = _segment_logsumexp(_at_least_float(logits).log_softmax(dim=1)[:, leaf], node, self.nodes)
@@ -134,7 +129,7 @@ class ProxyAnchor(nn.Module):
                 "`pip install pytorch-metric-learning` brings it."
             ) from error
         check_number("weight", weight, 0)
-        self.alpha = float(weight)
+        self.weight = float(weight)
         self.loss = ProxyAnchorLoss(classes, embed_dim, margin=0.1, alpha=32.0)
         # Adam moves every parameter by about the learning rate, whatever the gradient's size: a proxy
         # stored divided by PROXY_RATE moves that much faster, in any loop, without a second optimiser.
@@ -142,7 +137,7 @@ class ProxyAnchor(nn.Module):
 
     def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
         with torch.autocast(latents.device.type, enabled=False):
-            return self.alpha * self.loss(latents.to(self.loss.proxies.dtype), labels)
+            return self.weight * self.loss(latents.to(self.loss.proxies.dtype), labels)
 
 
 class _Times(nn.Module):
@@ -169,18 +164,12 @@ class Objective(nn.Module):
     Attributes:
         classification: (B, K), (B,) -> scalar.
         metric: (B, D), (B,) -> scalar; None for no such term. It may have parameters to train.
-        alpha: weight of the metric term; 0 where there is none.
-        distances: (K, K) knowledge distances, scaled.
     """
 
-    def __init__(self, classification: nn.Module, metric: nn.Module | None, distances: Any) -> None:
+    def __init__(self, classification: nn.Module, metric: nn.Module | None = None) -> None:
         super().__init__()
         self.classification = classification
         self.metric = metric
-        self.alpha = 0.0 if metric is None else float(metric.alpha)  # type: ignore[arg-type]
-        matrix = torch.as_tensor(distances, dtype=torch.float32).clone()
-        self.register_buffer("distances", matrix, persistent=False)
-        self.distances: Tensor
 
     def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
         """The metric term alone, weighted: (B, D), (B,) -> scalar."""
@@ -194,11 +183,7 @@ class Objective(nn.Module):
 
 
 def check_method(method: str, parameters: dict[str, Any]) -> dict[str, Any]:
-    """The method's parameters with their defaults filled in.
-
-    Raises:
-        CkfrError: for a method or parameter that does not exist, naming the nearest that does.
-    """
+    """The method's parameters with their defaults filled in; for unknown ones an error names the nearest."""
     if method not in METHODS:
         raise CkfrError(f"There is no method {method!r}; expected one of {_list(METHODS, method)}")
     for name in parameters:
@@ -221,12 +206,10 @@ def make_loss(
     """The objective of one method.
 
     Args:
-        method: "cross-entropy", "ckfr", "soft-labels", "hxe" or "proxy-anchor".
+        method: one of `METHODS`, which holds the parameters of each with their defaults.
         hierarchy: of the classes, in label order.
         embed_dim: D of the latents; needed by "proxy-anchor" only.
-        knowledge_scale: factor on the knowledge distances of "ckfr".
-        knowledge: (K, K) unscaled distances; the tree's path distances if None.
-        parameters: those of the method in `METHODS`, where the defaults stand.
+        knowledge: (K, K) distances for "ckfr", times ``knowledge_scale``; the tree's path distances if None.
 
     Raises:
         CkfrError: for an unknown method or parameter, or a value out of range.
@@ -241,31 +224,21 @@ def make_loss(
     check_number("knowledge_scale", knowledge_scale, 0, above=True)
     distances = hierarchy.distances() if knowledge is None else knowledge
     scaled = knowledge_scale * check_distances(distances, hierarchy.classes)
-    classification: nn.Module = CrossEntropy()
-    metric: nn.Module | None = None
     if method == "ckfr":
-        metric = AlignedTripletLoss(given["alpha"], given["ell"], scaled)
-    elif method == "soft-labels":
-        classification = SoftLabels(hierarchy, **given)
-    elif method == "hxe":
-        classification = HierarchicalCrossEntropy(hierarchy, **given)
-    elif method == "proxy-anchor":
+        return Objective(CrossEntropy(), AlignedTripletLoss(distances=scaled, **given))
+    if method == "soft-labels":
+        return Objective(SoftLabels(hierarchy, **given))
+    if method == "hxe":
+        return Objective(HierarchicalCrossEntropy(hierarchy, **given))
+    if method == "proxy-anchor":
         if embed_dim is None:
             raise CkfrError("proxy-anchor needs embed_dim, the size of the latents.")
-        metric = ProxyAnchor(len(hierarchy), embed_dim, **given)
-    return Objective(classification, metric, scaled)
+        return Objective(CrossEntropy(), ProxyAnchor(len(hierarchy), embed_dim, **given))
+    return Objective(CrossEntropy())
 
 
 def _at_least_float(values: Tensor) -> Tensor:
     return values if values.dtype == torch.float64 else values.float()
-
-
-def _check_batch(logits: Tensor, labels: Tensor, classes: int) -> None:
-    if logits.ndim != 2 or logits.shape[1] != classes or labels.shape != logits.shape[:1]:
-        raise CkfrError(
-            f"Logits have shape {tuple(logits.shape)} and labels {tuple(labels.shape)}; "
-            f"expected (B, {classes}) and (B,)."
-        )
 
 
 def _list(known: Any, wrong: str) -> str:

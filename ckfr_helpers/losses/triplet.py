@@ -43,11 +43,11 @@ def standardise(latents: Tensor) -> Tensor:
 def latent_distances(latents: Tensor, ell: float = 1.2, *, standardised: bool = False) -> Tensor:
     """Distances between all pairs of latents: d_ab = mean over k of |z_ak − z_bk| ** ell.
 
-    As in the demo there is no ell-th root.
+    As in the demo there is no ell-th root, and its ell is 1.2. Half precision is computed in float32.
 
     Args:
-        latents: (B, D). Half precision is computed in float32.
-        ell: exponent, positive. The demo's default is 1.2.
+        latents: (B, D).
+        ell: exponent, positive.
         standardised: the latents are already standardised; by default `standardise` is applied first.
 
     Returns:
@@ -258,7 +258,7 @@ class AlignedTripletLoss(nn.Module):
             )
         if self.alpha == 0:
             return latents.new_zeros((), dtype=torch.float32)
-        classes = self.distances.shape[0]
+        classes = len(self.distances)
         if labels.numel() and not (labels.min() >= 0 and labels.max() < classes):
             raise CkfrError(
                 f"Labels run from {int(labels.min())} to {int(labels.max())}; expected 0 to {classes - 1}."
@@ -266,9 +266,6 @@ class AlignedTripletLoss(nn.Module):
         latent = latent_distances(latents, self.ell)  # (B, B)
         knowledge = self.distances[labels][:, labels].to(latent.dtype)  # (B, B)
         return self.alpha * aligned_triplet_loss(latent, knowledge)
-
-    def extra_repr(self) -> str:
-        return f"alpha={self.alpha}, ell={self.ell}, classes={self.distances.shape[0]}"
 
 
 def _check_square(latent: Tensor, knowledge: Tensor) -> None:

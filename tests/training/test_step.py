@@ -342,9 +342,7 @@ class WithProxies(nn.Module):
 @pytest.mark.parametrize("accumulate", [1, 3])
 def test_a_tasks_own_weights_are_trained_and_kept(tmp_path, accumulate):
     def task() -> ClassificationTask:
-        return ClassificationTask(
-            Objective(nn.CrossEntropyLoss(label_smoothing=0.1), WithProxies(), TREE), CLASSES
-        )
+        return ClassificationTask(Objective(nn.CrossEntropyLoss(label_smoothing=0.1), WithProxies()), CLASSES)
 
     first, resumed = task(), task()
     _, result = run(tmp_path, task=first, accumulate=accumulate)
