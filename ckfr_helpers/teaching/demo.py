@@ -15,14 +15,7 @@ notebooks' quick settings. Tables of five-seed studies say so."""
 
 
 def build_demo(out: Path, notebooks: Path | None = None) -> Path:
-    """Execute the notebooks in order and write ``out/index.html`` beside their executed copies.
-
-    Args:
-        out: folder for the page, one ``.ipynb`` and one ``.html`` a notebook.
-        notebooks: folder of the notebooks; the checkout's by default.
-
-    Returns:
-        The page.
+    """Execute the notebooks (the checkout's by default) and write ``out/index.html`` beside their copies.
 
     Raises:
         CkfrError: if there are no notebooks, or one of them fails; the sentence says which and why.
@@ -61,15 +54,10 @@ def _write(path: Path, page: str) -> None:
 
 
 def run_notebook(book: Any, path: Path, timeout: int = 1800) -> None:
-    """Run all cells.
-
-    Args:
-        book: the notebook, from nbformat; its outputs are replaced.
-        path: its file, which need not exist; the notebook runs in that folder.
-        timeout: seconds a cell may take.
+    """Run all cells of a notebook from nbformat in the folder of ``path``, its file; replaces its outputs.
 
     Raises:
-        CkfrError: if a cell fails, takes too long, or ends the kernel.
+        CkfrError: if a cell fails, takes more than ``timeout`` seconds, or ends the kernel.
     """
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError

@@ -5,6 +5,7 @@ embedded photos are used, at two strengths of background bias, and only the last
 trained, on trunk outputs that are cached once. Either way the two methods differ in alpha alone.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ from ckfr_helpers import datasets
 from ckfr_helpers.datasets.base import ImageSource
 from ckfr_helpers.datasets.scenes.photos import class_ids
 from ckfr_helpers.hierarchy.tree import Hierarchy
-from ckfr_helpers.models import CachedFeatures, build_model
+from ckfr_helpers.models import CachedFeatures, Classifier, build_model
 from ckfr_helpers.runtime import CkfrError, mode, pick_device
 from ckfr_helpers.training.config import TrainConfig
 from ckfr_helpers.training.evaluation import Predictions, predict
@@ -25,13 +26,9 @@ LITE, STAGE, SIZE = "efficientnet_lite0", 8, 160
 
 @dataclass(frozen=True)
 class Lesson:
-    """What will be trained here.
+    """What is trained here: ``data`` is "mini-imagenet" or "photos", of these so many ``scenes`` a class.
 
-    Attributes:
-        data: "mini-imagenet" or "photos".
-        conditions: names of the comparisons, e.g. "bias 0".
-        alpha: CKFR's weight; the baseline has 0.
-        scenes: training scenes a class (photos only).
+    ``conditions`` are names of the comparisons, e.g. "bias 0"; ``alpha`` is CKFR's weight.
     """
 
     data: str
@@ -46,9 +43,8 @@ class Lesson:
         if self.data == "photos":
             where = " and ".join(self.conditions)
             what = f"the embedded photos: {self.scenes} training scenes a class at {where}"
-        return (
-            f"{what}; {self.epochs} epochs, alpha {self.alpha:g} against 0, seed {self.seed} ({mode()} run)"
-        )
+        recipe = f"{self.epochs} epochs, alpha {self.alpha:g} against 0, seed {self.seed} ({mode()} run)"
+        return f"{what}; {recipe}"
 
 
 @dataclass
@@ -117,35 +113,41 @@ def _photos(lesson: Lesson) -> list[Pair]:
     for condition in lesson.conditions:
         _, trained = cached("train", lesson.scenes, float(condition.split()[1]))
         features = {"train": trained, "val": val, "test": tested}
-        outcomes = []
-        for asked in (config.baseline(), config):
+
+        def trained_on(asked: TrainConfig, features: dict[str, CachedFeatures] = features) -> Outcome:
             run = train_tail(features, test.hierarchy, asked)
-            outcomes.append(
-                _told(condition, Outcome(run.history, run.best_epoch, run.seen["test"], run.scores["test"]))
-            )
-        pairs.append(Pair(condition, test.hierarchy, outcomes[0], outcomes[1], before))
+            return Outcome(run.history, run.best_epoch, run.seen["test"], run.scores["test"])
+
+        pairs.append(_pair(condition, test.hierarchy, config, before, trained_on))
     return pairs
 
 
 def finetune_pair(config: TrainConfig, condition: str) -> Pair:
     """Fine-tune a whole network twice, with alpha 0 and with the config's, and score both on test."""
-    source = open_split(config, "test")
-    fabric = make_fabric(config)
-    untrained = make_model(config, len(source.classes)).to(fabric.device)
-    before = predict(untrained, split_loader(config, source, untrained, fabric, train=False), fabric).latents
-    outcomes = []
-    for asked in (config.baseline(), config):
+    source, fabric = open_split(config, "test"), make_fabric(config)
+
+    def said(model: Classifier) -> Predictions:
+        loader = split_loader(config, source, model, fabric, train=False)
+        return predict(model.to(fabric.device), loader, fabric)
+
+    def trained(asked: TrainConfig) -> Outcome:
         run = train(asked)
-        loader = split_loader(asked, source, run.model, fabric, train=False)
-        seen = predict(run.model.to(fabric.device), loader, fabric)
-        outcomes.append(_told(condition, Outcome(run.history, run.best_epoch, seen, run.scores)))
-    return Pair(condition, source.hierarchy, outcomes[0], outcomes[1], before)
+        return Outcome(run.history, run.best_epoch, said(run.model), run.scores)
+
+    before = said(make_model(config, len(source.classes))).latents
+    return _pair(condition, source.hierarchy, config, before, trained)
 
 
-def _told(condition: str, outcome: Outcome) -> Outcome:
-    name = "CKFR" if any(epoch["train_metric"] for epoch in outcome.history) else "baseline"
-    print(
-        f"{condition}, {name}: top-1 {outcome.scores['top1']:.3f} on test, best epoch {outcome.best_epoch}",
-        flush=True,
-    )
-    return outcome
+def _pair(
+    condition: str,
+    hierarchy: Hierarchy,
+    config: TrainConfig,
+    before: np.ndarray,
+    trained: Callable[[TrainConfig], Outcome],
+) -> Pair:
+    outcomes = []
+    for name, asked in (("baseline", config.baseline()), ("CKFR", config)):
+        outcomes.append(one := trained(asked))
+        said = f"top-1 {one.scores['top1']:.3f} on test, best epoch {one.best_epoch}"
+        print(f"{condition}, {name}: {said}", flush=True)
+    return Pair(condition, hierarchy, outcomes[0], outcomes[1], before)

@@ -104,11 +104,8 @@ def run_look_lesson(
 ) -> LookLesson:
     """Train one network for each alpha on biased scenes, look into all of them, print a line about each.
 
-    Args:
-        alphas: 0 is the baseline.
-        bias: background bias of the training scenes; the others have none.
-        seed: of the scenes, of the usual places and of the training.
-        scenes: training scenes a class; 20, or 60 with ``CKFR_MODE=full``, where None.
+    Only training scenes have the background ``bias``. There are so many ``scenes`` a class; where None, 20,
+    or 60 with ``CKFR_MODE=full``.
     """
     each = scenes or (60 if mode() == "full" else 20)
     network = build_model(LITE, 1).eval()

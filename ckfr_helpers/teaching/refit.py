@@ -24,13 +24,7 @@ from ckfr_helpers.training.evaluation import predict
 
 @dataclass(frozen=True)
 class FrozenLatents:
-    """What a network that is not trained any further says of two splits.
-
-    Attributes:
-        train, train_labels: (N, D) latents to fit to, and (N,) int64.
-        held_out, held_out_labels: (M, D) latents to score on, and (M,) int64.
-        hierarchy: of the classes.
-    """
+    """Latents of a network that is not trained any further: (N, D) to fit to, (M, D) held out to score on."""
 
     train: np.ndarray
     train_labels: np.ndarray
@@ -44,8 +38,6 @@ class RefitSetting:
     """How the projection and the classifier are fitted.
 
     Attributes:
-        alpha: weight of the metric term; 0 is the baseline.
-        ell: exponent of the latent distance.
         dimensions: P, the projection's output.
         steps: of Adam, from 3e-3 with a cosine decay to 0.
         batch_size: samples a step; at most as many as there are.
@@ -62,20 +54,15 @@ class RefitSetting:
 
 @dataclass(frozen=True)
 class Refit:
-    """A fitted model, as far as a picture of it needs it.
+    """What a fitted model says of the held-out samples: (M, P) projected latents, (M, C) logits, and scores.
 
-    Attributes:
-        latents: (M, P) projected held-out latents.
-        logits: (M, C) of the held-out samples.
-        train_accuracy: share of the training samples that it gets right.
-        scores: on the held-out samples: "top1"; "mistake_severity" and "hdist@k" in LCA height; and
-            `metrics.latent_tree_correlation`, whose ell and measure do not follow the setting's.
+    These are "top1", "mistake_severity" and "hdist@k" in LCA height, and `metrics.latent_tree_correlation`,
+    whose ell and measure do not follow the setting's.
     """
 
     setting: RefitSetting
     latents: np.ndarray
     logits: np.ndarray
-    train_accuracy: float
     scores: dict[str, float]
 
 
@@ -83,31 +70,22 @@ def photo_latents(scenes: int = 16, held_out_scenes: int = 10, *, size: int = 16
     """Pooled latents of the embedded photos' training and validation scenes, before any training.
 
     The test split stays out of it: who moves a slider while looking at a score is choosing by that score.
-
-    Args:
-        scenes, held_out_scenes: a class.
-        size: side of the input in pixels.
+    There are so many ``scenes`` a class, of ``size`` pixels a side.
     """
     model = build_model("efficientnet_lite0", 1)
     transform = make_transform("light", train=False, size=size, mean=model.mean, std=model.std)
     seen = []
     for split, each in (("train", scenes), ("val", held_out_scenes)):
         source = datasets.open_source("photos", split, size=size, scenes=len(class_ids()) * each)
-        loader = make_loader(
-            TransformedView(source, transform), 64, train=False, workers=min(2, num_workers())
-        )
-        seen.append(predict(model, loader))
+        view = TransformedView(source, transform)
+        seen.append(predict(model, make_loader(view, 64, train=False, workers=num_workers(2))))
     train, held_out = seen
     return FrozenLatents(train.latents, train.labels, held_out.latents, held_out.labels, source.hierarchy)
 
 
 @one_thread()
 def refit(frozen: FrozenLatents, setting: RefitSetting) -> Refit:
-    """Fit a projection (D -> P) and a linear classifier (P -> C) to cross-entropy + alpha · metric term.
-
-    Returns:
-        The fit, scored on the held-out samples; the same for the same setting on the same machine.
-    """
+    """Fit a projection (D -> P) and a linear classifier (P -> C) to cross-entropy + alpha · metric term."""
     samples, features = frozen.train.shape
     classes = len(frozen.hierarchy)
     # Every feature has mean 0 and deviation 1 over the training samples.
@@ -141,11 +119,10 @@ def refit(frozen: FrozenLatents, setting: RefitSetting) -> Refit:
     with torch.no_grad():
         latents = held_out @ projection.T  # (M, P)
         logits = (latents @ weight.T + bias).numpy()
-        hits = (train @ projection.T @ weight.T + bias).argmax(1) == labels
     truth = frozen.held_out_labels
     scores = metrics.hierarchical_metrics(logits, truth, frozen.hierarchy.distances("lca_height"))
     scores |= metrics.latent_tree_correlation(latents, truth, knowledge)
-    return Refit(setting, latents.numpy(), logits, float(hits.float().mean()), scores)
+    return Refit(setting, latents.numpy(), logits, scores)
 
 
 def _batches(samples: int, size: int, draws: torch.Generator) -> Iterator[Tensor]:

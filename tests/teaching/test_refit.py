@@ -40,7 +40,6 @@ def test_without_the_metric_term_it_is_a_linear_classifier(frozen):
     """Held-out accuracy beside scikit-learn's logistic regression on the same latents."""
     fit = refit(frozen, RefitSetting(alpha=0, steps=200))
     reference = LogisticRegression(max_iter=2000).fit(frozen.train, frozen.train_labels)
-    assert fit.train_accuracy == 1.0
     assert abs(fit.scores["top1"] - reference.score(frozen.held_out, frozen.held_out_labels)) < 0.08
 
 
@@ -75,7 +74,6 @@ def test_the_held_out_split_has_no_say_in_the_fit(frozen):
     )
     whole, part = (refit(each, RefitSetting(alpha=2, steps=20)) for each in (frozen, half))
     np.testing.assert_allclose(whole.logits[::2], part.logits, atol=1e-5)
-    assert whole.train_accuracy == part.train_accuracy
 
 
 @pytest.mark.photos

@@ -38,6 +38,7 @@ def test_the_figure_draws_what_was_measured_and_the_order_through_its_last_point
         "loss, 100 classes",
         "loss, 1000 classes",
         "whole step",
+        "step, alpha 0",
         "B² log B  (expected)",
     ]
     np.testing.assert_allclose(time.lines[0].get_ydata(), [1e-6 * b**2 for b in (32, 64, 512, 1024, 4096)])

@@ -1,7 +1,7 @@
 """The branches of a tree and their colours: one hue a branch, from light to dark within it."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.colors import to_rgb
@@ -9,7 +9,6 @@ from matplotlib.colors import to_rgb
 from ckfr_helpers.hierarchy.tree import Hierarchy
 from ckfr_helpers.teaching.plots.style import COLOURS
 
-RGB = tuple[float, float, float]
 #: Of branches in tree order, unless a figure says otherwise; notebook 03's text names some.
 HUES = ("orange", "sky", "blue", "green", "red", "purple", "brown", "pink", "yellow", "grey")
 #: Brightness of a branch's last class; its first has 1.
@@ -37,10 +36,10 @@ def main_branches(hierarchy: Hierarchy, most: int, smallest: int = 1) -> list[Br
         All branches in tree order; together they hold every class once.
     """
     ranges = _ranges(hierarchy)
-    found, closed = [_branching(hierarchy, hierarchy.root)], set[str]()
+    found, closed = [hierarchy.root], set[str]()
     while candidates := [node for node in found if node not in closed]:
         widest = max(candidates, key=lambda node: ranges[node][1])
-        children = [_branching(hierarchy, child) for child in hierarchy.children.get(widest, ())]
+        children = hierarchy.children.get(widest, ())
         place = found.index(widest)
         opened = [*found[:place], *children, *found[place + 1 :]]
         counted = [node for node in opened if ranges[node][1] >= smallest]
@@ -52,12 +51,6 @@ def main_branches(hierarchy: Hierarchy, most: int, smallest: int = 1) -> list[Br
     order = hierarchy.order().tolist()
     spans = [(node, *ranges[node]) for node in found]
     return [Branch(node, start, tuple(order[start : start + size])) for node, start, size in spans]
-
-
-def _branching(hierarchy: Hierarchy, node: str) -> str:
-    while len(below := hierarchy.children.get(node, ())) == 1:
-        node = below[0]
-    return node
 
 
 def _ranges(hierarchy: Hierarchy) -> dict[str, tuple[int, int]]:
@@ -86,7 +79,7 @@ def class_colours(branches: Sequence[Sequence[int]], hues: Sequence[str] = HUES)
         hues: names in `style.COLOURS`; with more branches than hues they come round again.
 
     Returns:
-        (C, 3) RGB in [0, 1], in label order.
+        (C, 3) RGB in label order.
     """
     colours = np.zeros((sum(map(len, branches)), 3))
     for number, labels in enumerate(branches):
@@ -96,12 +89,12 @@ def class_colours(branches: Sequence[Sequence[int]], hues: Sequence[str] = HUES)
     return colours
 
 
-def node_colours(hierarchy: Hierarchy, most: int) -> dict[str, RGB]:
-    """Node id -> RGB for each node of at most so many main branches, the single way down to each included."""
-    found: dict[str, RGB] = {}
+def node_colours(hierarchy: Hierarchy, most: int) -> dict[str, Any]:
+    """Node id -> colour for the nodes of at most so many main branches, the way down to each included."""
+    found = {}
     for branch, hue in zip(main_branches(hierarchy, most), HUES, strict=False):
-        top = branch.node
-        while top in hierarchy.parent and len(hierarchy.children[hierarchy.parent[top]]) == 1:
-            top = hierarchy.parent[top]
-        found |= {n: to_rgb(COLOURS[hue]) for n in hierarchy.nodes if top in hierarchy.path_to_root(n)}
+        end = branch.start + len(branch.labels)
+        for node, (start, size) in _ranges(hierarchy).items():
+            if branch.start <= start and start + size <= end:
+                found[node] = COLOURS[hue]
     return found

@@ -27,10 +27,10 @@ _GREY = "0.72"
 def tree(hierarchy: Hierarchy, *, path: tuple[str, str] | None = None, every_name: bool = False) -> Figure:
     """The tree from left to right: a dot per node, a row per class, one step to the right per edge.
 
-    Nodes at which the tree branches carry their names; counting dots along a way gives the path length.
+    Counting dots along a way gives the path length. Up to about 40 classes are readable.
 
     Args:
-        hierarchy: up to about 40 classes are readable.
+        hierarchy: the tree; the nodes at which it branches carry their names.
         path: two class ids; the way between them is drawn bold and everything else grey.
         every_name: name the other nodes too, at a slant; for up to about 5 classes.
     """
@@ -175,20 +175,15 @@ def agreement(hierarchy: Hierarchy, marked: Sequence[tuple[str, str]]) -> Figure
 def graph_cost(hierarchy: Hierarchy, graph: np.ndarray, trees: Mapping[str, np.ndarray]) -> Figure:
     """Edges by which the way in a tree is longer: a map for the first tree, and the share of pairs of each.
 
-    Args:
-        hierarchy: C classes.
-        graph: (C, C) shortest paths in the graph.
-        trees: name of the rule -> (C, C) path lengths in its tree; two of them.
+    ``graph``: (C, C) shortest paths in the graph; ``trees``: rule -> (C, C) path lengths in its tree; two.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.2), width_ratios=(1.5, 1))
     bar = {"label": "edges longer than in the graph", "shrink": 0.8}
     _matrix(left, hierarchy, next(iter(trees.values())) - graph, bar, 9)
     pairs = np.triu_indices(len(hierarchy), 1)
-    width, colours = 0.8 / len(trees), (OURS, BASELINE)
-    for number, (rule, tree) in enumerate(trees.items()):
+    for (rule, tree), shift, colour in zip(trees.items(), (-0.2, 0.2), (OURS, BASELINE), strict=True):
         values, counts = np.unique((tree - graph)[pairs].astype(int), return_counts=True)
-        places = values + (number - (len(trees) - 1) / 2) * width
-        right.bar(places, counts / counts.sum(), width, color=colours[number % 2], label=rule)
+        right.bar(values + shift, counts / counts.sum(), 0.4, color=colour, label=rule)
     right.set(xlabel="edges longer than in the graph", ylabel="share of pairs", xlim=(-0.7, 8.7))
     right.set_xticks(range(0, 9, 2))
     right.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
@@ -205,21 +200,15 @@ def nearest(hierarchy: Hierarchy, names: Sequence[str], *, k: int = 5, measure: 
     found = {name: hierarchy.nearest(name, k, measure) for name in names}
     longest = max(d for row in found.values() for _, d in row)
     for axis, (name, row) in zip(axes.flat, found.items(), strict=False):
-        _bars(axis, hierarchy, name, row, longest)
+        axis.barh(range(k), [d for _, d in row], color=OURS, alpha=0.45, height=0.75)
+        for place, (other, distance) in enumerate(row):
+            words = f"{distance:.3g}, {hierarchy.name(hierarchy.lca(name, other))}"
+            axis.text(distance + 0.04 * longest, place, words, va="center", fontsize=9, color="0.3")
+        axis.set(xlim=(0, 2.3 * longest), ylim=(k - 0.4, -0.6), xticks=[])
+        axis.set_yticks(range(k), [hierarchy.name(other) for other, _ in row])
+        axis.tick_params(length=0)
+        axis.set_title(hierarchy.name(name), weight="bold", loc="left")
+        axis.spines["bottom"].set_visible(False)
     for axis in axes[-1]:
         axis.set_xlabel(LABELS[measure].replace("\n", " "))
     return figure
-
-
-def _bars(axis: Axes, hierarchy: Hierarchy, name: str, row: list[tuple[str, float]], longest: float) -> None:
-    places = range(len(row))
-    axis.barh(places, [d for _, d in row], color=OURS, alpha=0.45, height=0.75)
-    for place, (other, distance) in enumerate(row):
-        meeting = hierarchy.name(hierarchy.lca(name, other))
-        at = distance + 0.04 * longest
-        axis.text(at, place, f"{distance:.3g}, {meeting}", va="center", fontsize=9, color="0.3")
-    axis.set(xlim=(0, 2.3 * longest), ylim=(len(row) - 0.4, -0.6), xticks=[])
-    axis.set_yticks(places, [hierarchy.name(other) for other, _ in row])
-    axis.tick_params(length=0)
-    axis.set_title(hierarchy.name(name), weight="bold", loc="left")
-    axis.spines["bottom"].set_visible(False)

@@ -15,10 +15,8 @@ def box_curves(
 ) -> Figure:
     """Box accuracy over the score threshold, one panel for each IoU level.
 
-    Args:
-        curves: name -> (3, T) accuracies at IoU 0.3, 0.5 and 0.7: the baseline, CKFR, and one to compare.
-        thresholds: (T,) score thresholds.
-        marks: name -> threshold chosen on validation, drawn as a vertical line.
+    ``curves``: name -> (3, T) accuracies at IoU 0.3, 0.5 and 0.7, for the baseline, CKFR, and one to compare.
+    ``marks``: name -> threshold chosen on validation, drawn as a vertical line.
     """
     figure, axes = subplots(1, 3, figsize=(10, 3.2), sharey=True)
     colours = dict(zip(curves, (BASELINE, OURS, COLOURS["orange"]), strict=False))

@@ -14,7 +14,12 @@ from ckfr_helpers.hierarchy.tree import Hierarchy
 from ckfr_helpers.losses.arrangement import Arrangement
 from ckfr_helpers.metrics import mean_interval
 from ckfr_helpers.teaching.plots.branches import class_colours, sisters
-from ckfr_helpers.teaching.plots.multiples import alpha_ell_grid, class_matrices, plain_frame
+from ckfr_helpers.teaching.plots.multiples import (
+    alpha_ell_grid,
+    class_matrices,
+    plain_frame,
+    write_names,
+)
 from ckfr_helpers.teaching.plots.style import BASELINE, CMAP, COLOURS, OURS, subplots
 
 # Trees of four small branches: the hues that lie furthest apart come first.
@@ -24,9 +29,7 @@ _HUES = ("orange", "purple", "blue", "green", "red", "sky", "brown", "pink")
 def three_points(delta: Sequence[float], cases: Mapping[str, tuple[float, float]]) -> Figure:
     """One triplet as two vectors (δ, d) from the anchor; the loss is the area between them.
 
-    Args:
-        delta: (δ_ap, δ_an).
-        cases: title -> (d_ap, d_an), one panel each, all on one scale.
+    ``delta`` is (δ_ap, δ_an); ``cases``: title -> (d_ap, d_an), one panel each, all on one scale.
     """
     figure, axes = plt.subplots(1, len(cases), figsize=(3.7 * len(cases), 3.3), sharex=True, sharey=True)
     top = max(max(pair) for pair in cases.values())
@@ -70,10 +73,8 @@ def ell_curves(ells: Sequence[float], largest: float = 3.0) -> Figure:
 def fan(delta: np.ndarray, d: np.ndarray, chosen: int) -> Figure:
     """The sorting idea: one anchor's vectors (δ, d) by angle, and the one area that replaces many.
 
-    Args:
-        delta: (B − 1,) knowledge distances of the others from the anchor.
-        d: (B − 1,) latent distances.
-        chosen: place of the highlighted vector in the order of angles.
+    ``delta`` and ``d`` are (B − 1,) distances of the others from the anchor; ``chosen`` is the place of the
+    highlighted vector in the order of angles.
     """
     vectors = np.stack([delta, d], 1)[np.argsort(np.arctan2(d, delta))]
     one, after = vectors[chosen], vectors[chosen + 1 :]
@@ -129,13 +130,12 @@ def timings(sizes: Sequence[int], seconds: Mapping[str, Sequence[float]]) -> Fig
     return figure
 
 
-def draw_map(axis: Axes, latents: np.ndarray, labels: np.ndarray, hierarchy: Hierarchy, names: bool) -> None:
-    """Latents (B, 2) with the tree laid over them: every inner node stands at the mean of its classes."""
+def draw_map(axis: Axes, result: Arrangement, hierarchy: Hierarchy, names: bool) -> None:
+    """Latents (B, 2) with the tree laid over them: every node stands at the mean of its classes."""
+    latents, labels = result.latents, result.labels
     centres = np.stack([latents[labels == c].mean(0) for c in range(len(hierarchy))])  # (C, 2)
-    place = {name: centres[label] for label, name in enumerate(hierarchy.classes)}
-    above = {label: hierarchy.path_to_root(name) for label, name in enumerate(hierarchy.classes)}
-    for node in hierarchy.children:
-        place[node] = centres[[label for label, way in above.items() if node in way]].mean(0)
+    above = [hierarchy.path_to_root(name) for name in hierarchy.classes]
+    place = {node: centres[[node in way for way in above]].mean(0) for node in hierarchy.nodes}
     deepest = max(hierarchy.depth(node) for node in hierarchy.classes)
     for child, mother in hierarchy.parent.items():
         width = 0.8 + 1.7 * (deepest - hierarchy.depth(child)) / deepest
@@ -147,40 +147,17 @@ def draw_map(axis: Axes, latents: np.ndarray, labels: np.ndarray, hierarchy: Hie
     middle = (latents.max(0) + latents.min(0)) / 2
     plain_frame(axis, middle, np.full(2, 0.62 * span))
     if names:
-        _write_names(axis, latents, labels, hierarchy.names, colours)
-
-
-def _write_names(
-    axis: Axes, latents: np.ndarray, labels: np.ndarray, names: Sequence[str], colours: np.ndarray
-) -> None:
-    """Names beside their points; names that would collide are stacked, since merged classes share a spot."""
-    (x_low, x_high), (low, high) = axis.get_xlim(), axis.get_ylim()
-    gap, step = 0.025 * (x_high - x_low), 0.065 * (high - low)
-    taken: list[tuple[float, float]] = []
-    centres = [latents[labels == label].mean(0) for label in range(len(names))]
-    for label in sorted(range(len(names)), key=lambda c: -centres[c][1]):
-        mine = latents[labels == label]
-        leftwards = mine[:, 0].max() > x_low + 0.75 * (x_high - x_low)
-        anchor = mine[mine[:, 0].argmin() if leftwards else mine[:, 0].argmax()]
-        x, y = float(anchor[0]) + (-gap if leftwards else gap), float(anchor[1])
-        while clash := [v for u, v in taken if abs(u - x) < 3.6 * step and abs(v - y) < 0.99 * step]:
-            y = min(clash) - step
-        taken.append((x, y))
-        axis.text(
-            x, y, names[label], color=colours[label] * 0.75, va="center", fontsize=9, weight="bold",
-            ha="right" if leftwards else "left", zorder=4,
-        )  # fmt: skip
+        write_names(axis, hierarchy, centres, latents, colours)
 
 
 def arrangement_grid(grid: Mapping[tuple[float, float], Arrangement], hierarchy: Hierarchy) -> Figure:
     """Small multiples of the map, (alpha, ell) -> arrangement, with the correlation above each."""
 
     def draw(axis: Axes, result: Arrangement) -> None:
-        draw_map(axis, result.latents, result.labels, hierarchy, names=False)
+        draw_map(axis, result, hierarchy, names=False)
         axis.set_title(correlation(result.alignment.pearson_between), fontsize=10)
 
-    colours = class_colours(sisters(hierarchy), _HUES)
-    return alpha_ell_grid(grid, draw, hierarchy, colours)
+    return alpha_ell_grid(grid, draw, hierarchy, class_colours(sisters(hierarchy), _HUES))
 
 
 def correlation(value: float) -> str:
@@ -191,7 +168,7 @@ def correlation(value: float) -> str:
 def arrangement_view(result: Arrangement, hierarchy: Hierarchy) -> Figure:
     """The panel's picture: the map on the left, latent against tree distance on the right. Fixed size."""
     figure, (left, right) = subplots(1, 2, figsize=(8.4, 4.1), width_ratios=(1.15, 1))
-    draw_map(left, result.latents, result.labels, hierarchy, names=True)
+    draw_map(left, result, hierarchy, names=True)
     left.set_title("the latents, with the tree laid over them")
     pairs = np.triu_indices(len(result.latent), 1)
     delta, d = result.knowledge[pairs], result.latent[pairs]

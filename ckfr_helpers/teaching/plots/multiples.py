@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 
 from ckfr_helpers.hierarchy.tree import Hierarchy
 from ckfr_helpers.teaching.plots.style import CMAP, subplots
@@ -19,11 +20,8 @@ def class_matrices(
 ) -> Figure:
     """Matrices side by side, rows and columns in tree order, under one colour bar from 0 to 1.
 
-    Args:
-        matrices: title -> (C, C) in [0, 1], in label order.
-        hierarchy: C classes; up to 30 are named.
-        label: of the colour bar.
-        side: of one matrix, in inches.
+    ``matrices``: title -> (C, C) in [0, 1], in label order; up to 30 classes are named. ``label`` is the
+    colour bar's, ``side`` that of one matrix in inches.
     """
     order = hierarchy.order()
     names = [hierarchy.names[label] for label in order] if len(order) <= 30 else []
@@ -49,11 +47,8 @@ def alpha_ell_grid(
 ) -> Figure:
     """One small picture for each setting, alpha growing to the right and ell downwards, both named outside.
 
-    Args:
-        grid: (alpha, ell) -> what ``draw`` draws, for every pair of an alpha and an ell.
-        draw: draws one result on its axis, title included.
-        hierarchy: C classes; the legend names them in tree order.
-        colours: (C, 3) RGB in label order.
+    ``grid``: (alpha, ell) -> what ``draw`` draws on its axis, title included. The legend names the classes
+    in tree order with their ``colours``, (C, 3) RGB in label order.
     """
     alphas, ells = sorted({a for a, _ in grid}), sorted({e for _, e in grid})
     size = (2.3 * len(alphas), 2.4 * len(ells) + 0.35)
@@ -80,3 +75,35 @@ def plain_frame(axis: Axes, middle: np.ndarray, reach: np.ndarray) -> None:
     axis.set(xlim=(left, right), ylim=(low, high), xticks=[], yticks=[], aspect="equal")
     axis.spines[["top", "right"]].set_visible(True)
     axis.spines[:].set_color("0.85")
+
+
+def write_names(
+    axis: Axes, hierarchy: Hierarchy, means: np.ndarray, points: np.ndarray, colours: np.ndarray
+) -> None:
+    """Class names beside their means (C, 2), each at the nearest free place, with a line where that is far.
+
+    Names keep clear of each other and of all ``points`` (n, 2); the axis has its limits already.
+    """
+    low, high = np.transpose([axis.get_xlim(), axis.get_ylim()])
+    middle, reach = (low + high) / 2, (high - low)[1] / 2
+    height, letter, gap = 0.085 * reach, 0.042 * reach, 0.05 * reach
+    frame = (high - low) / 2 - 0.03 * reach
+    taken = [np.stack([point - gap, point + gap]) for point in points]  # boxes: (low, high) corners
+    angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+    around = [r * reach * np.array([np.cos(a), np.sin(a)]) for r in np.arange(1, 14) * 0.06 for a in angles]
+    for label in np.argsort(-np.square(means - middle).sum(axis=1)):  # inwards, to the crowd
+        width = letter * len(hierarchy.names[label])
+        for shift in around:
+            x, y = means[label] + shift
+            left = x if shift[0] >= 0 else x - width
+            box = np.array([[left, y - height / 2], [left + width, y + height / 2]])
+            inside = (np.abs(box - middle) < frame).all()
+            if inside and not any((box[0] < b[1]).all() and (b[0] < box[1]).all() for b in taken):
+                break
+        taken.append(box)
+        if np.hypot(*shift) > 0.14 * reach:
+            axis.plot(*np.stack([means[label], [x, y]]).T, color=colours[label], lw=0.7, zorder=3)
+        axis.text(
+            left, y, hierarchy.names[label], color=colours[label] * 0.75, fontsize=8.5, weight="bold",
+            va="center", zorder=5, path_effects=[withStroke(linewidth=2, foreground="white")],
+        )  # fmt: skip

@@ -1,5 +1,6 @@
 """What tables and figures call scores, losses and data sets, so that one thing has one name everywhere."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,9 +47,5 @@ def method_title(method: str, chosen: Mapping[str, Any] | str = "") -> str:
 def dataset_title(results: Results, label: str) -> str:
     """A data set of a study: its label, with its name before it where the label alone does not say it."""
     name = next(data["name"] for data in results.about["study"]["datasets"] if data["label"] == label)
-    said = _letters(name) in _letters(label)
-    return label if said else f"{name}, {label}"
-
-
-def _letters(text: str) -> str:
-    return "".join(c for c in text.casefold() if c.isalnum())
+    letters, said = (re.sub("[^a-z0-9]", "", text.casefold()) for text in (name, label))
+    return label if letters in said else f"{name}, {label}"

@@ -30,13 +30,7 @@ class Tile(NamedTuple):
 
 
 def photo_grid(rows: Mapping[str, Sequence[Tile]], titles: Sequence[str] = (), side: float = 1.65) -> Figure:
-    """Pictures in rows; each row has its name on the left, each column its title above.
-
-    Args:
-        rows: name -> pictures, equally many in each row.
-        titles: of the columns.
-        side: of one picture in inches.
-    """
+    """Pictures in rows, equally many in each; names on the left, titles above, ``side`` inches a picture."""
     count = max(map(len, rows.values()))
     lines = [max(1 + one.caption.count("\n") if one.caption else 0 for one in row) for row in rows.values()]
     above = 1 + max((title.count("\n") for title in titles), default=-1)
@@ -67,13 +61,7 @@ def photo_grid(rows: Mapping[str, Sequence[Tile]], titles: Sequence[str] = (), s
 def overlay(picture: np.ndarray, scores: np.ndarray, blend: float = 0.6) -> np.ndarray:
     """A score map laid over a grey copy of the picture, whose own colours would be taken for the map's.
 
-    Args:
-        picture: (3, H, W) uint8.
-        scores: (H, W) in [0, 1].
-        blend: weight of the map's colour, 0 to 1.
-
-    Returns:
-        (H, W, 3) float in [0, 1].
+    (3, H, W) uint8, (H, W) in [0, 1], weight of the map's colour in [0, 1] -> (H, W, 3) float in [0, 1].
     """
     grey = np.tensordot([0.299, 0.587, 0.114], picture / 255, 1)[..., None]
     return (1 - blend) * grey + blend * mpl.colormaps[CMAP](scores)[..., :3]
@@ -112,7 +100,6 @@ def maps_on_pictures(
         rows: network -> (n, H, W) maps in [0, 1].
         boxes: n arrays (m, 4) of true boxes; None for maps without boxes.
         thresholds: network -> score threshold of its boxes.
-        blend, side: as for `overlay` and `photo_grid`.
     """
     true = boxes if boxes is not None else [()] * len(pictures)
     grid = {"picture": [Tile(picture, "", own) for picture, own in zip(pictures, true, strict=True)]}

@@ -7,12 +7,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patheffects import withStroke
 from scipy.linalg import orthogonal_procrustes
 
 from ckfr_helpers.hierarchy.tree import Hierarchy
 from ckfr_helpers.teaching.plots.branches import class_colours, main_branches
-from ckfr_helpers.teaching.plots.multiples import alpha_ell_grid, plain_frame
+from ckfr_helpers.teaching.plots.multiples import alpha_ell_grid, plain_frame, write_names
 from ckfr_helpers.teaching.plots.style import OURS
 from ckfr_helpers.teaching.refit import Refit
 
@@ -39,16 +38,10 @@ def plane(
     It is turned, mirrored and scaled to lie as near as it can to a flat map of the tree itself (classical
     multidimensional scaling), so that two fits can be laid over each other.
 
-    Args:
-        latents: (M, P).
-        labels: (M,), every class at least once.
-        distances: (C, C) class distances.
-
-    Returns:
-        (M, 2) samples, (C, 2) class means, and the plane's share of the variance between class means.
+    (M, P) latents, (M,) labels with every class at least once, (C, C) class distances -> (M, 2) samples,
+    (C, 2) class means, and the plane's share of the variance between class means.
     """
-    classes = len(distances)
-    means = np.stack([latents[labels == label].mean(axis=0) for label in range(classes)])  # (C, P)
+    means = np.stack([latents[labels == label].mean(axis=0) for label in range(len(distances))])  # (C, P)
     middle = means.mean(axis=0)
     _, stretch, axes = np.linalg.svd(means - middle, full_matrices=False)
     across = axes[:2].T  # (P, 2)
@@ -61,8 +54,7 @@ def plane(
 
 def _tree_map(distances: np.ndarray) -> np.ndarray:
     """(C, C) -> (C, 2) by classical scaling; its axes have signs that depend on the matrix alone."""
-    classes = len(distances)
-    centring = np.eye(classes) - 1 / classes
+    centring = np.eye(len(distances)) - 1 / len(distances)
     values, vectors = np.linalg.eigh(-0.5 * centring @ np.square(distances.astype(np.float64)) @ centring)
     vectors = vectors[:, -2:] * np.sqrt(np.maximum(values[-2:], 0))
     signs = np.sign(vectors[np.abs(vectors).argmax(axis=0), range(2)])
@@ -125,35 +117,8 @@ def _map(
     middle, reach = (low + high) / 2, 0.58 * max(*((high - low) / wide), 1e-3)
     plain_frame(axis, middle, wide * reach)
     if names:
-        _name(axis, means, middle, reach, hierarchy, colours)
+        write_names(axis, hierarchy, means, means, colours)
     return share
-
-
-def _name(
-    axis: Axes, means: np.ndarray, middle: np.ndarray, reach: float, hierarchy: Hierarchy, colours: np.ndarray
-) -> None:
-    """Class names beside their means, each at the nearest free place, with a line to it where that is far."""
-    height, letter, gap = 0.085 * reach, 0.039 * reach, 0.05 * reach
-    frame = reach * np.array([1.33, 0.98])  # the map is wider than high
-    taken = [np.stack([mean - gap, mean + gap]) for mean in means]  # boxes: (low, high) corners
-    angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
-    around = [r * reach * np.array([np.cos(a), np.sin(a)]) for r in np.arange(1, 14) * 0.06 for a in angles]
-    for label in np.argsort(-np.square(means - middle).sum(axis=1)):  # inwards, to the crowd
-        width = letter * len(hierarchy.names[label])
-        for shift in around:
-            x, y = means[label] + shift
-            left = x if shift[0] >= 0 else x - width
-            box = np.array([[left, y - height / 2], [left + width, y + height / 2]])
-            inside = (np.abs(box - middle) < frame).all()
-            if inside and not any((box[0] < b[1]).all() and (b[0] < box[1]).all() for b in taken):
-                break
-        taken.append(box)
-        if np.hypot(*shift) > 0.14 * reach:
-            axis.plot(*np.stack([means[label], [x, y]]).T, color=colours[label], lw=0.7, zorder=3)
-        axis.text(
-            left, y, hierarchy.names[label], color=colours[label] * 0.75, fontsize=8.5, weight="bold",
-            va="center", zorder=5, path_effects=[withStroke(linewidth=2, foreground="white")],
-        )  # fmt: skip
 
 
 def _dumbbell(axis: Axes, value: float, before: float | None, limits: tuple[float, float]) -> None:

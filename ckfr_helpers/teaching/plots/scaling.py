@@ -9,34 +9,27 @@ from matplotlib.figure import Figure
 
 from ckfr_helpers.teaching.plots.style import BASELINE, COLOURS, OURS, subplots
 
-STEPS = (("step", COLOURS["orange"], "whole step"), ("step without the loss", BASELINE, "step, alpha 0"))
-
 
 def scaling_figure(result: Mapping[str, Any]) -> Figure:
     """Time and added peak memory, log-log: the loss by number of classes, and a training step with it.
 
-    Args:
-        result: ``runtime.load_result("scaling_cpu")``.
-
-    Returns:
-        Two panels. Dashed: B² log B for time and B² for memory, drawn through the loss's largest batch, so
-        that a measured line above it on its way there grows more slowly than the order says.
+    ``result`` is ``runtime.load_result("scaling_cpu")``. Dashed: B² log B for time and B² for memory, drawn
+    through the loss's largest batch, so that a measured line above it on its way there grows more slowly than
+    the order says.
     """
     rows = pd.DataFrame(result["rows"]).sort_values("batch")
     loss = rows[rows.what == "loss"]
     classes = sorted(loss.classes.unique())
+    series = [
+        (loss[loss.classes == number], f"loss, {number} classes", OURS, marker, 1)
+        for number, marker in zip(classes, "osD^v", strict=False)
+    ]
+    series.append((rows[rows.what == "step"], "whole step", COLOURS["orange"], "o", 2))
+    series.append((rows[rows.what == "step without the loss"], "step, alpha 0", BASELINE, "o", 2))
     figure, axes = subplots(1, 2, figsize=(10, 3.8))
     for axis, value, name in zip(axes, ("seconds", "added_mb"), ("B² log B", "B²"), strict=True):
-        for marker, number in zip("osD^v", classes, strict=False):
-            one = loss[loss.classes == number]
-            label = f"loss, {number} classes"
-            axis.plot(
-                one.batch, one[value], marker=marker, color=OURS, markersize=4, linewidth=1, label=label
-            )
-        for what, colour, label in STEPS:
-            one = rows[rows.what == what]
-            if len(one):
-                axis.plot(one.batch, one[value], "o-", color=colour, markersize=4, label=label)
+        for one, label, colour, marker, width in series:
+            axis.plot(one.batch, one[value], color=colour, marker=marker, ms=4, lw=width, label=label)
         one = loss[loss.classes == classes[len(classes) // 2]]
         order = one.batch**2 * (np.log2(one.batch) if value == "seconds" else 1)
         expected = order * one[value].iloc[-1] / order.iloc[-1]
@@ -55,11 +48,8 @@ def scaling_figure(result: Mapping[str, Any]) -> Figure:
 def growth(rows: Sequence[Mapping[str, Any]], what: str, value: str, least: int = 512) -> float:
     """Slope of log ``value`` over log batch, by least squares, from batches of ``least`` on: 2 means B².
 
-    Args:
-        rows: of the result; all numbers of classes together.
-        what: "loss", "step" or "step without the loss".
-        value: "seconds" or "added_mb".
-        least: smaller batches are left out, where fixed costs rule.
+    ``what`` is "loss", "step" or "step without the loss", ``value`` "seconds" or "added_mb". Smaller batches
+    are left out, since fixed costs rule there.
     """
     points = [(row["batch"], row[value]) for row in rows if row["what"] == what and row["batch"] >= least]
     batches, values = np.log(np.array(points, dtype=float)).T

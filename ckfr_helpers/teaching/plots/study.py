@@ -1,7 +1,6 @@
 """Figures of studies, all drawn from the long table of `training.results`."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -26,11 +25,7 @@ def differences(
     """Differences to cross-entropy on the test split: one panel a score, one line a data set.
 
     Thick bars are 95 % intervals over seeds; a thin one below resamples photographs, where scenes show few.
-
-    Args:
-        results: of studies.
-        scores: one panel each.
-        methods: one colour each, side by side; None for every method of the studies.
+    Each method has its colour; None takes every method of the studies.
     """
     told = compare(results, scores, methods)
     told = told[told.method != PLAIN]
@@ -80,7 +75,7 @@ def choices(results: Sequence[Results]) -> Figure:
         for ell, line in own.groupby("ell"):
             line = line.sort_values("alpha")
             axis.plot(
-                [alphas.index(a) for a in line.alpha], line["mean"], "o-", color=shades[ell], markersize=4
+                np.searchsorted(alphas, line.alpha), line["mean"], "o-", color=shades[ell], markersize=4
             )
         best = own[own.parameters == one.chosen[label, "ckfr"]].iloc[0]
         axis.plot(alphas.index(best.alpha), best["mean"], "o", ms=14, mfc="none", mec="black")
@@ -133,16 +128,10 @@ def by_alpha(results: Sequence[Results], scores: Sequence[str]) -> Figure:
         for number, (one, label) in enumerate(lines):
             tried = one.validation(one.about["study"]["choose_by"])
             settings = tried[(tried.dataset == label) & (tried.method == "ckfr")].parameters
-            found = {
-                parse(text)["alpha"]: one.difference(label, "ckfr", score, parameters=text)
-                for text in settings
-            }
-            alphas = np.array(sorted(alpha for alpha, told in found.items() if told is not None))
-            if len(alphas):  # side by side, not on top of each other
-                places = alphas * (1 + 0.06 * (number - 1.5))
-                _line(
-                    axis, places, [found[a] for a in alphas], palette[number % 5], dataset_title(one, label)
-                )
+            found = {parse(t)["alpha"]: one.difference(label, "ckfr", score, parameters=t) for t in settings}
+            alphas = sorted(alpha for alpha, told in found.items() if told is not None)
+            places = np.array(alphas) * (1 + 0.06 * (number - 1.5))  # side by side, not on top of each other
+            _line(axis, places, [found[a] for a in alphas], palette[number % 5], dataset_title(one, label))
         axis.axhline(0, color="black", linewidth=1)
         axis.set_xscale("log")
         axis.set_xticks([1, 5, 20, 80, 320], ["1", "5", "20", "80", "320"])
@@ -166,8 +155,7 @@ def _line(
     axis: Axes, places: np.ndarray, found: Sequence[Interval | None], colour: tuple, label: str
 ) -> None:
     told = [one for one in found if one is not None]
-    means = [one.mean for one in told]
-    reach = [[one.mean - one.low for one in told], [one.high - one.mean for one in told]]
     if told:
-        style: dict[str, Any] = {"fmt": "o-", "capsize": 3, "markersize": 4, "color": colour, "label": label}
-        axis.errorbar(places[: len(told)], means, yerr=reach, **style)
+        means = [one.mean for one in told]
+        reach = [[one.mean - one.low for one in told], [one.high - one.mean for one in told]]
+        axis.errorbar(places, means, reach, fmt="o-", capsize=3, ms=4, color=colour, label=label)

@@ -1,5 +1,6 @@
 """Tables of studies: what was chosen, what it brought, and whether its interval includes zero."""
 
+import itertools
 from collections.abc import Sequence
 
 import pandas as pd
@@ -23,9 +24,8 @@ def losses(results: Sequence[Results], scores: Sequence[str] = tuple(NAMES)) -> 
         if row.method != BASELINE:
             half = "" if told.n < 2 else f" ± {told.high - told.mean:.3f}"
             text = f"{told.mean:+.3f}{half}{' *' if told.excludes_zero else ''}"
-        rows.setdefault((row.title, method_title(row.method, row.parameters)), {})[score_title(row.score)] = (
-            text
-        )
+        own = rows.setdefault((row.title, method_title(row.method, row.parameters)), {})
+        own[score_title(row.score)] = text
     return pd.DataFrame(rows).T.fillna("")
 
 
@@ -52,32 +52,15 @@ def four_ways(
     results: Sequence[Results], method: str = "ckfr", scores: Sequence[str] = ("hdist@1", "hdist@5")
 ) -> pd.DataFrame:
     """Test means of four ways to answer: cross-entropy and one loss, each without CRM and with it."""
+    ways = itertools.product((("", ""), ("crm_", " + CRM")), (BASELINE, method))
     rows: dict[tuple[str, str], dict[str, float]] = {}
-    for one in results:
-        for label in one.datasets:
-            for score in scores:
-                for prefix, suffix in (("", ""), ("crm_", " + CRM")):
-                    for name in (BASELINE, method):
-                        told = one.mean(label, name, prefix + score)
-                        if told is not None:
-                            own = rows.setdefault((dataset_title(one, label), score_title(score)), {})
-                            own[method_title(name) + suffix] = told.mean
-    return pd.DataFrame(rows).T
-
-
-def over_photographs(
-    results: Sequence[Results], scores: Sequence[str] = ("top1",), method: str = "ckfr"
-) -> pd.DataFrame:
-    """Scores with intervals from resampling photographs, where scenes show the same few again and again."""
-    rows: dict[tuple[str, str], dict[str, str]] = {}
-    for row in _told(results, scores, [BASELINE, method]).itertuples():
-        if row.photographs is None:
-            continue
-        own = rows.setdefault((row.title, score_title(row.score)), {})
-        own[method_title(row.method)] = f"{row.photographs:.3f}"
-        if row.photographs_difference is not None:
-            own["difference"] = f"{row.photographs_difference:+.3f}"
-            own["photographs"] = str(row.photographs.n)
+    for (prefix, suffix), name in ways:
+        for one in results:
+            for label, score in itertools.product(one.datasets, scores):
+                told = one.mean(label, name, prefix + score)
+                if told is not None:
+                    own = rows.setdefault((dataset_title(one, label), score_title(score)), {})
+                    own[method_title(name) + suffix] = told.mean
     return pd.DataFrame(rows).T
 
 
@@ -103,13 +86,13 @@ def free_table(results: Sequence[Results]) -> pd.DataFrame:
     Of several data sets the first is taken: the test pictures are the same for all.
     """
     methods = ("uniform map", "random point", "centre map", "whole picture", "untrained", BASELINE)
-    columns: dict[str, dict[tuple[str, str], float]] = {}
-    for one in results:
-        for score in ("energy", "pointing", "max_box_acc_v2", "gt_known"):
-            for method in methods:
-                value = one.level(one.datasets[0], method, score)
-                if value is not None:
-                    columns.setdefault(one.name, {})[score_title(score, short=True), method] = value
+    columns: dict[str, dict[tuple[str, str], float]] = {one.name: {} for one in results}
+    for score, method, one in itertools.product(
+        ("energy", "pointing", "max_box_acc_v2", "gt_known"), methods, results
+    ):
+        value = one.level(one.datasets[0], method, score)
+        if value is not None:
+            columns[one.name][score_title(score, short=True), method] = value
     return pd.DataFrame(columns)
 
 

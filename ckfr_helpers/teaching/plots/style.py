@@ -26,14 +26,16 @@ BASELINE, OURS = COLOURS["grey"], COLOURS["blue"]
 
 def use_style() -> None:
     """Set matplotlib's defaults for the series. Safe to call again."""
-    sns.set_theme(style="ticks", palette="colorblind")
     sizes = {"font.size": 10, "axes.titlesize": 11, "axes.labelsize": 10, "lines.linewidth": 2}
     sizes |= dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 9)
     plain = dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False)
-    dots = {"figure.dpi": 100, "savefig.dpi": 100}
-    options = {"image.cmap": CMAP, "figure.constrained_layout.use": True}
-    rules: dict[str, Any] = sizes | plain | dots | options
-    plt.rcParams.update(rules)  # type: ignore[arg-type]
+    layout = {
+        "figure.dpi": 100,
+        "savefig.dpi": 100,
+        "image.cmap": CMAP,
+        "figure.constrained_layout.use": True,
+    }
+    sns.set_theme(style="ticks", palette="colorblind", rc=sizes | plain | layout)
 
 
 def subplots(
@@ -68,10 +70,10 @@ def _saved(figure: Figure, dpi: int, kind: str, **options: Any) -> bytes:
 
 
 def show(figure: Figure, alt: str, dpi: int = 100, photo: bool = False, colours: int = 256) -> None:
-    """Display the figure in a notebook with ``alt`` as its alt text, which a bare matplotlib figure lacks.
+    """Display the figure in a notebook, and close it.
 
     Args:
-        figure: closed afterwards, so that the notebook does not show it a second time.
+        figure: from this package or your own.
         alt: one sentence that says what the picture shows, for readers who cannot see it.
         dpi: resolution.
         photo: keep it as JPEG, which suits photographs, rather than as PNG.
@@ -79,5 +81,4 @@ def show(figure: Figure, alt: str, dpi: int = 100, photo: bool = False, colours:
     """
     from IPython.display import Image, display
 
-    data, kind = (jpeg(figure, dpi), "jpeg") if photo else (png(figure, dpi, colours), "png")
-    display(Image(data=data, format=kind, alt=alt))
+    display(Image(data=jpeg(figure, dpi) if photo else png(figure, dpi, colours), alt=alt))

@@ -92,10 +92,8 @@ def quick_table(pairs: Sequence["Pair"]) -> pd.DataFrame:
     for pair in pairs:
         for name, outcome, _ in _both(pair):
             for suffix, prefix in (("", ""), (" + CRM", "crm_")):
-                rows[pair.condition, name + suffix] = {
-                    label: outcome.scores.get(prefix + key, np.nan if prefix else outcome.scores[key])
-                    for key, label in NAMES.items()
-                }
+                found = {label: outcome.scores.get(prefix + key) for key, label in NAMES.items()}
+                rows[pair.condition, name + suffix] = found
     return pd.DataFrame(rows).T
 
 

@@ -10,7 +10,7 @@ from ckfr_helpers.hierarchy.tree import Hierarchy
 from ckfr_helpers.losses.arrangement import Arrangement, Setting, arrange
 from ckfr_helpers.teaching.plots import loss as loss_plots
 from ckfr_helpers.teaching.plots.style import png
-from ckfr_helpers.teaching.sliders.controls import alpha_slider, ell_slider, named
+from ckfr_helpers.teaching.sliders.controls import alpha_slider, ell_slider, grid_view, named
 from ckfr_helpers.teaching.sliders.panel import Panel, View
 
 ALPHAS = (0, 1, 2, 5, 10, 20, 50, 100)
@@ -34,11 +34,9 @@ def arrangement_view(hierarchy: Hierarchy, result: Arrangement) -> View:
 
 
 def arrangement_panel(trees: Mapping[str, Hierarchy], **settings: Any) -> Panel:
-    """Notebook 02: points in the plane that arrange themselves again when alpha, ell or the tree changes.
+    """The panel over named trees; the first is shown first, and in the static grid.
 
-    Args:
-        trees: name -> tree; the first is shown first, and in the static grid.
-        settings: further fields of `arrangement.Setting`, e.g. ``steps`` or ``seed``.
+    ``settings`` are further fields of `arrangement.Setting`, e.g. ``steps`` or ``seed``.
     """
 
     @lru_cache(maxsize=256)
@@ -51,18 +49,12 @@ def arrangement_panel(trees: Mapping[str, Hierarchy], **settings: Any) -> Panel:
     def static() -> View:
         tree = next(iter(trees))
         grid = {(alpha, ell): arranged(tree, alpha, ell) for alpha in GRID_ALPHAS for ell in GRID_ELLS}
-        lines = [f"{tree} tree: correlation r of latent and tree distances between classes; accuracy"]
-        lines.append(" " * 10 + "".join(f"   alpha = {alpha:<7g}" for alpha in GRID_ALPHAS))
-        for ell in GRID_ELLS:
-            row = [grid[alpha, ell] for alpha in GRID_ALPHAS]
-            cells = "".join(f"   r {one.alignment.pearson_between:5.2f}, {one.accuracy:4.0%} " for one in row)
-            lines.append(f"ell = {ell:<4g}" + cells)
-        alt = (
-            f"Twelve small maps of points, alpha growing to the right from {GRID_ALPHAS[0]} to "
-            f"{GRID_ALPHAS[-1]} and ell downwards from {GRID_ELLS[0]} to {GRID_ELLS[-1]}, each with the tree "
-            "laid over it."
-        )
-        return View(png(loss_plots.arrangement_grid(grid, trees[tree])), "\n".join(lines), alt)
+        picture = png(loss_plots.arrangement_grid(grid, trees[tree]))
+        title = f"{tree} tree: correlation r of latent and tree distances between classes; accuracy"
+        return grid_view(
+            picture, grid, lambda one: f"r {one.alignment.pearson_between:.2f}, {one.accuracy:.0%}", title,
+            "points, each with the tree laid over it",
+        )  # fmt: skip
 
     controls = {
         "alpha": alpha_slider(ALPHAS, 20),

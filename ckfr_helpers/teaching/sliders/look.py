@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import ipywidgets as widgets
 import numpy as np
+import pandas as pd
 
 from ckfr_helpers.attribution.cam import score_maps
 from ckfr_helpers.teaching.look_lesson import LookLesson
@@ -16,7 +17,6 @@ GRID_THRESHOLDS = (0.2, 0.45, 0.7)
 
 
 def network_name(alpha: float) -> str:
-    """What a network is called in pictures."""
     return "baseline" if alpha == 0 else f"alpha {alpha:g}"
 
 
@@ -25,10 +25,7 @@ def look_panel(lesson: LookLesson, indices: Sequence[int], picture: int = 0) -> 
 
     Every score is one of validation scenes: who moves a slider while looking at a score chooses by it.
 
-    Args:
-        lesson: from `look_lesson.run_look_lesson`.
-        indices: the validation scenes to show.
-        picture: which of them the static grid shows.
+    ``indices`` are the validation scenes to show, ``picture`` is which of them the static grid shows.
     """
     scenes = lesson.sources["val"]
     examples = [scenes[int(index)] for index in indices]
@@ -57,34 +54,33 @@ def look_panel(lesson: LookLesson, indices: Sequence[int], picture: int = 0) -> 
         return View(jpeg(figure), numbers, alt)
 
     def static() -> View:
-        figure = photo_grid(
-            {
-                network_name(alpha): [
-                    map_tile(pictures[picture], own[picture], boxes[picture], threshold)
-                    for threshold in GRID_THRESHOLDS
-                ]
-                for alpha, own in maps.items()
-            },
-            [f"threshold {threshold:g}" for threshold in GRID_THRESHOLDS],
-            side=1.8,
+        tiles = {
+            network_name(alpha): [
+                map_tile(pictures[picture], own[picture], boxes[picture], cut) for cut in GRID_THRESHOLDS
+            ]
+            for alpha, own in maps.items()
+        }
+        figure = photo_grid(tiles, [f"threshold {threshold:g}" for threshold in GRID_THRESHOLDS], side=1.8)
+        shares = pd.DataFrame(
+            [[f"{share_right(alpha, threshold):.0%}" for threshold in GRID_THRESHOLDS] for alpha in maps],
+            list(map(network_name, maps)),
+            GRID_THRESHOLDS,
         )
-        lines = ["share of all validation boxes right (IoU of at least 0.5) at each threshold:"]
-        lines.append(" " * 10 + "".join(f"{threshold:>8g}" for threshold in GRID_THRESHOLDS))
-        for alpha in lesson.models:
-            shares = "".join(f"{share_right(alpha, threshold):>8.0%}" for threshold in GRID_THRESHOLDS)
-            lines.append(f"{network_name(alpha):<10}{shares}")
+        numbers = "share of all validation boxes right (IoU of at least 0.5) at each threshold:\n"
+        numbers += shares.to_string(col_space=8)
         alt = (
             f"The map of one {names[picture]} by {len(maps)} networks, one a row, with the box at "
             f"thresholds {', '.join(map(str, GRID_THRESHOLDS))}: the higher, the smaller the box."
         )
-        return View(jpeg(figure), "\n".join(lines), alt)
+        return View(jpeg(figure), numbers, alt)
 
     wide = 70  # pixels, for the longest label
+    blend = widgets.FloatSlider(
+        value=0.6, min=0, max=1, step=0.1, readout_format=".1f", **named("blend", wide)
+    )
     controls = {
         "threshold": widgets.FloatSlider(value=0.45, min=0, max=0.95, step=0.05, **named("threshold", wide)),
-        "blend": widgets.FloatSlider(
-            value=0.6, min=0, max=1, step=0.1, readout_format=".1f", **named("blend", wide)
-        ),
+        "blend": blend,
         "alpha": alpha_slider(list(maps), next(iter(maps)), wide),
     }
     return Panel(compute, controls, static, height=390)

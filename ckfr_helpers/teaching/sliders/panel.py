@@ -30,13 +30,7 @@ tell();
 
 
 class View(NamedTuple):
-    """What a panel shows.
-
-    Attributes:
-        picture: PNG, or JPEG for photographs.
-        numbers: text of one or two lines, shown under the picture.
-        alt: what the picture shows, for readers who cannot see it.
-    """
+    """A picture (PNG or JPEG), one or two lines of text under it, and words for who cannot see it."""
 
     picture: bytes
     numbers: str
@@ -47,18 +41,13 @@ class Panel:
     """Controls above a picture of fixed height, refreshed when a control is released.
 
     The first view is there when the constructor returns. Draw with `plots.style.subplots`, since a worker
-    thread computes the later ones.
+    thread computes the later ones. ``view`` is the one shown; None after an exception, which is ``error``.
 
     Args:
         compute: from the controls' values, by name, to a `View`. Never runs twice at the same time.
         controls: name -> ipywidgets control with a ``value``.
         static: the same view for a few settings in one picture, shown before the controls.
         height: of the picture, in pixels.
-
-    Attributes:
-        view: the view now shown; None after an exception.
-        error: the exception that the newest computation raised, or None.
-        widget: the whole panel.
     """
 
     def __init__(
@@ -99,7 +88,7 @@ class Panel:
     def show_static(self) -> None:
         """Display the static grid."""
         view = self.static()
-        display(Image(data=view.picture, format=_format(view.picture), alt=view.alt))
+        display(Image(data=view.picture, alt=view.alt))
         print(view.numbers)
         self._static_shown = True
 
@@ -124,7 +113,8 @@ class Panel:
         error: BaseException | None = None
         try:
             view = View(*self.compute(**values))
-            source = f"data:image/{_format(view.picture)};base64,{base64.b64encode(view.picture).decode()}"
+            kind = "jpeg" if view.picture[:2] == b"\xff\xd8" else "png"
+            source = f"data:image/{kind};base64,{base64.b64encode(view.picture).decode()}"
             picture = f'<img src="{source}" alt="{html.escape(view.alt)}" style="max-width:100%">'
             numbers = view.numbers
         except Exception as raised:
@@ -137,10 +127,6 @@ class Panel:
             if move == self._moves:
                 self.view, self.error = view, error
                 self._picture.value, self._numbers.value = picture, _status(numbers)
-
-
-def _format(picture: bytes) -> str:
-    return "jpeg" if picture[:2] == b"\xff\xd8" else "png"
 
 
 def _status(text: str) -> str:

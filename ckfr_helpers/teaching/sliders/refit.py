@@ -8,7 +8,7 @@ import ipywidgets as widgets
 from ckfr_helpers.teaching.plots import refit as refit_plots
 from ckfr_helpers.teaching.plots.style import png
 from ckfr_helpers.teaching.refit import FrozenLatents, Refit, RefitSetting, refit
-from ckfr_helpers.teaching.sliders.controls import alpha_slider, ell_slider, named
+from ckfr_helpers.teaching.sliders.controls import alpha_slider, ell_slider, grid_view, named
 from ckfr_helpers.teaching.sliders.panel import Panel, View
 
 ALPHAS = (0, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
@@ -30,6 +30,11 @@ def refit_view(frozen: FrozenLatents, fit: Refit, before: Refit | None = None) -
     return View(picture, numbers, alt)
 
 
+def _cell(fit: Refit) -> str:
+    scores = fit.scores
+    return f"{scores['top1']:.0%} / {scores['mistake_severity']:.1f} / {scores['correlation']:.2f}"
+
+
 def _line(fit: Refit) -> str:
     setting, scores = fit.setting, fit.scores
     return (
@@ -40,11 +45,9 @@ def _line(fit: Refit) -> str:
 
 
 def refit_panel(frozen: FrozenLatents, **settings: Any) -> Panel:
-    """Notebook 03: accuracy, severity, correlation and a map of the classes, refitted at every move.
+    """Accuracy, severity, correlation and a map of the classes, refitted at every move.
 
-    Args:
-        frozen: latents of a frozen network, e.g. from `refit.photo_latents`.
-        settings: further fields of `refit.RefitSetting`, e.g. ``steps``.
+    ``settings`` are further fields of `refit.RefitSetting`, e.g. ``steps``.
     """
     shown: list[Refit] = []  # the newest last
 
@@ -58,22 +61,10 @@ def refit_panel(frozen: FrozenLatents, **settings: Any) -> Panel:
 
     def static() -> View:
         grid = {(alpha, ell): fitted(alpha, ell, 1) for alpha in GRID_ALPHAS for ell in GRID_ELLS}
-        lines = ["held-out accuracy / mistake severity / latent–tree correlation r, start 1"]
-        lines.append(" " * 10 + "".join(f"  alpha = {alpha:<12g}" for alpha in GRID_ALPHAS))
-        for ell in GRID_ELLS:
-            cells = "".join(
-                f"  {one.scores['top1']:4.0%} / {one.scores['mistake_severity']:4.1f} / "
-                f"{one.scores['correlation']:4.2f}  "
-                for one in (grid[alpha, ell] for alpha in GRID_ALPHAS)
-            )
-            lines.append(f"ell = {ell:<4g}" + cells)
-        alt = (
-            f"Twelve small maps of class means, alpha growing to the right from {GRID_ALPHAS[0]} to "
-            f"{GRID_ALPHAS[-1]} and ell downwards from {GRID_ELLS[0]} to {GRID_ELLS[-1]}; with alpha the "
-            "large branches of the tree draw apart."
-        )
         picture = png(refit_plots.refit_grid(grid, frozen.held_out_labels, frozen.hierarchy), dpi=80)
-        return View(picture, "\n".join(lines), alt)
+        title = "held-out accuracy / mistake severity / latent–tree correlation r, start 1"
+        shown = "class means: with alpha the large branches of the tree draw apart"
+        return grid_view(picture, grid, _cell, title, shown)
 
     controls = {
         "alpha": alpha_slider(ALPHAS, 2),
