@@ -8,6 +8,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 PHOTOS := data/photos/READY
+NBMAKE := $(BIN)/python -m pytest -rp --no-header --nbmake --nbmake-timeout=900 -o testpaths=
 
 # Containers often forbid compiled files; then each of many processes compiles torch and the others anew.
 export PYTHONDONTWRITEBYTECODE :=
@@ -33,7 +34,8 @@ $(PHOTOS): $(READY) data/photos.csv
 demo: $(READY) $(PHOTOS)
 	@$(BIN)/ckfr demo --out site
 
-# Every part runs, whatever happened to the one before; the last line says what failed.
+# Every part runs, whatever happened to the one before; the last line says what failed. Unit tests and notebooks
+# run two at a time, with one thread each; the long notebooks stand last in the list and so begin first.
 test: $(READY) $(PHOTOS)
 	@failed=""; \
 	part() { name=$$1; shift; echo "== $$name"; "$$@" || failed="$$failed$${failed:+, }$$name"; }; \
@@ -42,7 +44,7 @@ test: $(READY) $(PHOTOS)
 	part "imports" $(BIN)/lint-imports --no-cache --no-logo; \
 	part "types" $(BIN)/mypy; \
 	part "unit tests" env OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder; \
-	part "notebooks" $(BIN)/python -m pytest --nbmake --nbmake-timeout=900 -o testpaths= notebooks/*.ipynb; \
+	part "notebooks" sh -c "ls -r notebooks/*.ipynb | OMP_NUM_THREADS=1 xargs -n 1 -P 2 $(NBMAKE)"; \
 	if [ -n "$$failed" ]; then echo "make test failed: $$failed"; exit 1; fi
 
 lab: $(READY) $(PHOTOS)

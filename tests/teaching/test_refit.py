@@ -1,6 +1,7 @@
 """The small model behind notebook 03's panel: what it fits, what it shows, and what it refuses."""
 
 import dataclasses
+import functools
 import io
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 from scipy.spatial import procrustes
 from sklearn.linear_model import LogisticRegression
 
+from ckfr_helpers import datasets
 from ckfr_helpers.losses.arrangement import small_trees
 from ckfr_helpers.metrics import hierarchical_metrics, latent_tree_correlation
 from ckfr_helpers.teaching.plots.refit import plane
@@ -77,7 +79,9 @@ def test_the_held_out_split_has_no_say_in_the_fit(frozen):
 
 
 @pytest.mark.photos
-def test_photo_latents_come_from_two_splits_with_other_photographs():
+def test_photo_latents_come_from_two_splits_with_other_photographs(monkeypatch):
+    fewer_places = functools.partial(datasets.open_source, instances=2)
+    monkeypatch.setattr(datasets, "open_source", fewer_places)
     frozen = photo_latents(1, 1, size=64)
     assert frozen.train.shape == frozen.held_out.shape == (24, 1280)
     for labels in (frozen.train_labels, frozen.held_out_labels):
