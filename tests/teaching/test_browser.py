@@ -17,7 +17,7 @@ PANELS = [
     pytest.param("02", "alpha", NO_GRID, id="02"),
     pytest.param("03", "alpha", NO_GRID | {"scenes=16, held_out_scenes=10": "scenes=4, held_out_scenes=2"},
                  id="03", marks=pytest.mark.photos),
-    pytest.param("04", "alpha", NO_GRID | {"bias=0.9)": "bias=0.9, scenes=2)"},
+    pytest.param("04", "alpha", NO_GRID | {"(0, 5, 20, 80), bias=0.9)": "(0, 20, 80), bias=0.9, scenes=2)"},
                  id="04", marks=pytest.mark.photos),
 ]  # fmt: skip
 
