@@ -1,6 +1,7 @@
 """For every room: runs land in a temporary folder, and the painted source is known by its name."""
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 from flat_colours import FlatColours
@@ -23,7 +24,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _runs_elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No test leaves a run among the user's."""
+    """No test leaves a run among the user's, or waits a second before a download's second attempt."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pooch.core.time", SimpleNamespace(sleep=lambda seconds: None))
         patch.setenv("CKFR_RUNS", str(tmp_path_factory.mktemp("runs")))
         yield

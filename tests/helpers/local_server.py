@@ -82,6 +82,7 @@ def serve() -> Iterator[Site]:
     with _Server(("127.0.0.1", 0), _Handler) as server:
         server.site = Site()
         server.site.url = f"http://127.0.0.1:{server.server_port}"
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        often = 0.02  # seconds between two looks whether to end
+        threading.Thread(target=server.serve_forever, args=(often,), daemon=True).start()
         yield server.site
         server.shutdown()
