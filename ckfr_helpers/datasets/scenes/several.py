@@ -48,6 +48,7 @@ class SeveralScenes(PhotoScenes):
             may be longer; nothing is enlarged beyond twice its photograph's own pixels.
         overlap: the share of an object, in [0, 1), that others may cover, or that it may cover of another.
         turn: largest turn to either side, in degrees.
+        gather: how far the others move towards the first object, from 0 (not at all) to 1 (all the way).
         split, size, scenes, seed, root, cutouts, hierarchy, instances: as in `PhotoScenes`.
 
     Attributes:
@@ -71,6 +72,7 @@ class SeveralScenes(PhotoScenes):
         sides: Sequence[float] = (0.22, 0.45),
         overlap: float = 0.25,
         turn: float = 12.0,
+        gather: float = 0.0,
         root: str | Path | None = None,
         cutouts: Sequence[Cutout] | None = None,
         hierarchy: Hierarchy | None = None,
@@ -89,8 +91,9 @@ class SeveralScenes(PhotoScenes):
         check_number("pairing", pairing, 0, 1)
         check_number("overlap", overlap, 0, 1, below=True)
         check_number("turn", turn, 0, 180)
+        check_number("gather", gather, 0, 1)
         self.objects, self.sides = (objects[0], objects[1]), (sides[0], sides[1])
-        self.overlap, self.turn = overlap, turn
+        self.overlap, self.turn, self.gather = overlap, turn, gather
         self.pairing = pairing if split == "train" else 0.0
         self.partners = partner_classes(count, seed)
 
@@ -100,7 +103,7 @@ class SeveralScenes(PhotoScenes):
 
     def fingerprint(self) -> str:
         """Changes with the cut-outs, any option, and the code that paints and composes."""
-        options = (self.bank, self.objects, self.pairing, self.sides, self.overlap, self.turn)
+        options = (self.bank, self.objects, self.pairing, self.sides, self.overlap, self.turn, self.gather)
         return hashlib.sha256(repr((super().fingerprint(), options)).encode()).hexdigest()
 
     def scene(self, index: int, background: str | None = None) -> Example:
@@ -157,12 +160,16 @@ class SeveralScenes(PhotoScenes):
         masks: list[np.ndarray] = []
         areas: list[int] = []
         shared: list[int] = []  # pixels that each has in common with others
+        middle = None  # where the first object is
         for number, photo in enumerate(photos):
             sticker = self._stickers[photo]
             for draws in np.random.default_rng([*self._words(index), number]).random((TRIES, 5)):
                 scale = sticker.scale(self.size, self.sides, draws[0])
                 angle = (2 * draws[1] - 1) * np.radians(self.turn)
-                layer = sticker.placed(self.size, scale, angle, draws[2] < 0.5, draws[3], draws[4] ** 0.8)
+                spot = np.array([draws[3], draws[4] ** 0.8])
+                if middle is not None:
+                    spot += self.gather * (middle - spot)
+                layer = sticker.placed(self.size, scale, angle, draws[2] < 0.5, *spot)
                 mask = layer[..., 3] > 127
                 area = int(mask.sum())
                 common = [int((mask & other).sum()) for other in masks]
@@ -173,6 +180,7 @@ class SeveralScenes(PhotoScenes):
                     masks.append(mask)
                     areas.append(area)
                     shared = after
+                    middle = spot if middle is None else middle
                     break
         return found, layers
 

@@ -146,6 +146,16 @@ def test_an_object_without_room_is_left_out():
         assert target["labels"].sum() == 1
 
 
+def test_others_gather_around_the_first_object():
+    near, far = (several(objects=(2, 2), overlap=0.99, gather=gather, scenes=60) for gather in (0.8, 0.0))
+    distances = []
+    for source in (near, far):
+        boxes = torch.stack([source[index][1]["boxes"].as_subclass(torch.Tensor) for index in range(60)])
+        middles = (boxes[..., :2] + boxes[..., 2:]) / 2
+        distances.append(float((middles[:, 0] - middles[:, 1]).norm(dim=1).median()))
+    assert distances[0] < 0.5 * distances[1]
+
+
 def test_sizes_are_within_the_range_and_what_a_photograph_can_show():
     source = several(objects=(1, 1), scenes=120)
     sides = [
@@ -179,9 +189,10 @@ def test_the_fingerprint_changes_with_every_option():
         {"sides": (0.2, 0.4)},
         {"overlap": 0.1},
         {"turn": 0},
+        {"gather": 0.5},
         {"seed": 1},
     ]
-    assert len({several(**one).fingerprint() for one in [{}, *options]}) == 7
+    assert len({several(**one).fingerprint() for one in [{}, *options]}) == 8
     assert several().fingerprint() == several().fingerprint()
 
 
@@ -220,6 +231,7 @@ def test_a_cache_keeps_what_is_known_of_each_object(tmp_path):
         ({"pairing": -0.1}, "pairing is -0.1"),
         ({"overlap": 1}, "overlap is 1; expected a number of at least 0 and below 1"),
         ({"turn": float("nan")}, "turn is nan"),
+        ({"gather": 1.5}, "gather is 1.5"),
     ],
 )
 def test_mistakes_get_one_sentence(options, message):
