@@ -2,6 +2,7 @@
 
     found = retrieval_set("test")
     answers = found.answers(target for _, target in found.database)
+    truths = [Truth(*one) for one in answers]  # for `ckfr_helpers.retrieval.protocols.evaluate`
 
 A photograph returns elsewhere, in another size, turned, mirrored, in other light, behind or in front of other
 things. The viewpoint never changes: this is the search for near-duplicates of an object, which is easier than
@@ -72,7 +73,12 @@ class InstanceScenes(SeveralScenes):
         if role not in ROLES:
             raise CkfrError(f"There is no role {role!r}; expected queries or database.")
         check_number("returns", returns, 1, whole=True)
-        own = {"root": root, "cutouts": cutouts, "hierarchy": hierarchy, "instances": instances}
+        own: dict[str, Any] = {
+            "root": root,
+            "cutouts": cutouts,
+            "hierarchy": hierarchy,
+            "instances": instances,
+        }
         super().__init__(split, size, 1, seed, objects, **ROLES[role], **own)
         self.bank = f"{split} {role}" if role == "queries" else split
         self.labels = np.tile(self._owner, returns)
