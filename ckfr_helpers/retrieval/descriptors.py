@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ckfr_helpers.retrieval import pooling
-from ckfr_helpers.runtime import CkfrError
+from ckfr_helpers.runtime import CkfrError, check_number
 
 if TYPE_CHECKING:
     from sklearn.decomposition import PCA
@@ -192,12 +192,10 @@ def fit_whitening(vectors: Tensor | np.ndarray, dimension: int, shrinkage: float
     """
     from sklearn.decomposition import PCA  # slow to import
 
+    check_number("shrinkage", shrinkage, 0, 1)
     rows = torch.as_tensor(vectors).detach().cpu()
-    if rows.ndim != 2 or not 0 <= shrinkage <= 1:
-        raise CkfrError(
-            f"Vectors of shape {tuple(rows.shape)} and shrinkage {shrinkage}; expected (M, C) and a number "
-            "from 0 to 1."
-        )
+    if rows.ndim != 2:
+        raise CkfrError(f"The vectors have shape {tuple(rows.shape)}; expected (M, C).")
     sample = pooling.check_finite(rows, "vectors").double().numpy()
     sample = sample[sample.any(1)]
     most = min(len(sample) - 1, sample.shape[1])  # M points span M - 1 directions about their mean

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ckfr_helpers.runtime import CkfrError
+from ckfr_helpers.runtime import CkfrError, check_number
 
 REGION_LEVELS = 3  # R-MAC's L
 REGION_OVERLAP = 0.4  # what R-MAC asks of neighbouring regions along the longer side
@@ -27,8 +27,7 @@ def check_finite(values: Tensor, what: str) -> Tensor:
 
 def generalised_mean(features: Tensor, power: float) -> Tensor:
     """``mean(x^p)^(1/p)`` of the positive part, (B, C); by shares of the maximum, so no power overflows."""
-    if not power > 0:
-        raise CkfrError(f"GeM's power is {power}; expected a number above 0.")
+    check_number("power", power, 0, above=True)
     positive = features.clamp(min=0)
     largest = positive.amax((2, 3), keepdim=True)
     shares = positive / torch.where(largest > 0, largest, 1.0)

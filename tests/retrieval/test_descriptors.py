@@ -268,5 +268,5 @@ def test_bad_input_gets_one_sentence():
     ]:
         with pytest.raises(CkfrError, match=f"expected from 1 to {most}"):
             fit_whitening(sample, dimension)
-    with pytest.raises(CkfrError, match=r"shrinkage 1\.5"):
+    with pytest.raises(CkfrError, match=r"shrinkage is 1\.5"):
         fit_whitening(drawn(0, (50, 7)), 2, shrinkage=1.5)
