@@ -69,7 +69,7 @@ def class_activation_maps(
             weight = model.classifier.weight[_chosen(classes, logits, start)]  # (B, C)
             maps.append(torch.einsum("bchw,bc->bhw", features.float(), weight.float()).cpu())
     found = torch.cat(maps).clone()  # a plain tensor, not one of inference mode
-    return found if raw else score_maps(found, size or (images.shape[-2], images.shape[-1]), relu=relu)
+    return found if raw else score_maps(found, size or tuple(images.shape[-2:]), relu=relu)
 
 
 def gradient_cam(
@@ -86,24 +86,17 @@ def gradient_cam(
 ) -> Tensor:
     """Maps by pytorch-grad-cam's definitions, with nothing left behind in the model.
 
-    Frozen models work, inside ``torch.no_grad`` and ``torch.inference_mode`` too.
+    Frozen models work, inside ``torch.no_grad`` and ``torch.inference_mode`` too. What is not named here is
+    as for `class_activation_maps`.
 
     Args:
-        model: a classifier, or the tail of ``Classifier.split``.
-        images: normalised images (N, 3, H, W); for a tail, the trunk's outputs.
+        model: any classifier, or the tail of one.
         targets: class per image; None takes the predicted class. EigenCAM does not look at them.
         method: ``"gradcam"`` (Selvaraju et al., ICCV 2017), ``"hirescam"`` (Draelos & Carin, 2020),
             ``"layercam"`` (Jiang et al., TIP 2021) or ``"eigencam"`` (Muhammad & Yeasin, IJCNN 2020: the
             first principal component, no class signal; its sign, which is arbitrary, is set so that the
             largest magnitude is positive).
-        raw: give signed maps of the layer's size, before ReLU and scaling.
-        relu: keep only evidence for the class, as Grad-CAM's paper does.
-        size: (height, width) of the maps; by default that of ``images``.
         layer: the layer to look at; by default the last stage.
-        batch_size: images at a time; a memory limit only, maps do not depend on it.
-
-    Returns:
-        As `class_activation_maps`.
 
     Raises:
         CkfrError: an unknown method, a layer that is no part of the model or gives no map, wrong images or
@@ -120,18 +113,14 @@ def gradient_cam(
             # By default the whole Sequential: a tail may have no stage left.
             maps.append(_library_maps(model, layer or model.stages, chunk, classes, method, start))
     found = torch.cat(maps)
-    return found if raw else score_maps(found, size or (images.shape[-2], images.shape[-1]), relu=relu)
+    return found if raw else score_maps(found, size or tuple(images.shape[-2:]), relu=relu)
 
 
-def score_maps(raw: Tensor, size: tuple[int, int], *, relu: bool = False) -> Tensor:
-    """Raw maps (N, h, w) -> maps (N, H, W) in [0, 1]: upsampled, then scaled by each map's own range.
+def score_maps(raw: Tensor, size: tuple[int, ...], *, relu: bool = False) -> Tensor:
+    """Signed maps (N, h, w) -> maps (N, H, W) in [0, 1]: upsampled, then scaled by each map's own range.
 
-    A map that is flat (up to rounding) becomes zero, rather than its rounding errors blown up.
-
-    Args:
-        raw: signed maps.
-        size: (height, width).
-        relu: set negative values to zero first.
+    A map that is flat (up to rounding) becomes zero, rather than its rounding errors blown up. ``relu`` sets
+    negative values to zero first.
     """
     small = raw.float().clamp(min=0) if relu else raw.float()
     flat = small.amax((1, 2)) - small.amin((1, 2)) <= FLAT * small.abs().amax((1, 2))  # (N,)
@@ -142,7 +131,7 @@ def score_maps(raw: Tensor, size: tuple[int, int], *, relu: bool = False) -> Ten
     return torch.where(flat, 0.0, (large - low) / torch.where(flat, 1.0, high - low)).clamp(0, 1)
 
 
-def upsample(raw: Tensor, size: tuple[int, int]) -> Tensor:
+def upsample(raw: Tensor, size: tuple[int, ...]) -> Tensor:
     """Raw maps (N, h, w) -> (N, H, W), bilinear, values kept: what ``energy.energy_in_mask`` wants."""
     return F.interpolate(raw[:, None].float(), tuple(size), mode="bilinear", align_corners=False)[:, 0]
 
@@ -150,7 +139,6 @@ def upsample(raw: Tensor, size: tuple[int, int]) -> Tensor:
 def _library_maps(
     model: Classifier, layer: nn.Module, images: Tensor, classes: Tensor | None, method: Method, start: int
 ) -> Tensor:
-    """One batch with pytorch-grad-cam's hooks and its definition of the method, (B, h, w) before ReLU."""
     import pytorch_grad_cam as library  # slow to import; brings OpenCV and scikit-learn
 
     def shape(tensor: Tensor) -> Tensor:

@@ -1,8 +1,4 @@
-"""Does the map look at the object? Measures that need an object mask rather than a box.
-
-Every measure comes image by image, for bootstraps and paired comparisons, and has a baseline that never looks
-at the image.
-"""
+"""Does the map look at the object? Measures against a mask, image by image, and what chance alone gives."""
 
 from collections.abc import Iterator
 from itertools import count
@@ -86,7 +82,7 @@ def background_swap(
 
     Returns:
         Pair by pair, each (N,) float: ``usual`` and ``foreign``, right on that background; ``drop``, their
-        difference; ``same``, whether both get the same class. The means are the scores.
+        difference. The means are the scores.
 
     Reference:
         After Xiao et al., "Noise or Signal: The Role of Image Backgrounds in Object Recognition" (ICLR 2021).
@@ -97,7 +93,7 @@ def background_swap(
             f"Predictions and labels have shapes {a.shape}, {b.shape}, {truth.shape}; expected (N,) for each."
         )
     right = {"usual": (a == truth).astype(float), "foreign": (b == truth).astype(float)}
-    return right | {"drop": right["usual"] - right["foreign"], "same": (a == b).astype(float)}
+    return right | {"drop": right["usual"] - right["foreign"]}
 
 
 def _pairs(score_maps: Maps, masks: Maps) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -19,7 +19,6 @@ from ckfr_helpers.attribution import energy as attention
 from ckfr_helpers.attribution.inputs import check_boxes
 from ckfr_helpers.attribution.pixels import average_precision, pixel_counts
 from ckfr_helpers.datasets.base import Example, ImageSource
-from ckfr_helpers.datasets.scenes.single import OnBackground, PhotoScenes
 from ckfr_helpers.models.classifier import Classifier
 from ckfr_helpers.runtime import CkfrError
 
@@ -39,7 +38,6 @@ class Look:
         labels, predicted: (N,) true and predicted class.
         energy: (N,) share of the map's positive mass on the object: its mask, or its boxes without one.
         pointing: (N,) bool, whether the map's highest pixel lies on the object.
-        area: (N,) the object's share of the image: the energy of a map that is the same everywhere.
         ious_all: (N, 1000) best IoU per score threshold with every contour's box, for MaxBoxAccV2.
         ious_largest: (N, 1000) the same with the box of the largest contour alone, for GT-known localisation.
         pxap: pixel average precision over the split; None without masks.
@@ -50,7 +48,6 @@ class Look:
     predicted: np.ndarray
     energy: np.ndarray
     pointing: np.ndarray
-    area: np.ndarray
     ious_all: np.ndarray
     ious_largest: np.ndarray
     pxap: float | None
@@ -128,7 +125,6 @@ def _measure(raw: Tensor, example: Example, name: str) -> tuple[tuple, np.ndarra
     measured = (
         attention.energy_in_mask(large, truth)[0],
         attention.pointing_game(large, truth, round(POINTING_TOLERANCE * max(size)))[0],
-        attention.uniform_energy(truth)[0],
         ious["all"][0],
         ious["largest"][0],
     )
@@ -186,13 +182,6 @@ def look_scores(test: Look, val: Look) -> dict[str, float]:
     return scores if test.pxap is None else scores | {"pxap": test.pxap}
 
 
-def swapped_sources(source: ImageSource) -> dict[str, ImageSource]:
-    """The same scenes on their ``"usual"`` and on a ``"foreign"`` background; nothing for other sources."""
-    if not isinstance(source, PhotoScenes):
-        return {}
-    return {background: OnBackground(source, background) for background in BACKGROUNDS}
-
-
 def study_scores(
     model: Classifier,
     loaders: Mapping[str, Batches],
@@ -202,9 +191,8 @@ def study_scores(
 
     Args:
         model: a classifier, or the tail of one.
-        loaders: batches of ``"val"`` and ``"test"`` in order, and, for the swapped backgrounds, of
-            ``"usual"`` and ``"foreign"``: of pictures or of cached features, as for `look`.
-        sources: where the boxes and masks of ``"val"`` and ``"test"`` are.
+        loaders: batches, as for `look`, of "val" and "test"; if swapped, also of "usual" and "foreign".
+        sources: where the boxes and masks of "val" and "test" are.
 
     Returns:
         `look_scores` and `per_image` of the test split, the values of an image in the loader's order; with
@@ -236,13 +224,7 @@ def _answers(model: Classifier, loader: Batches, indices: np.ndarray) -> np.ndar
 def free_scores(source: ImageSource, most: int = 720) -> dict[str, float]:
     """What is had without looking at the pictures of a source: a centre map, the whole image, chance.
 
-    Args:
-        source: has boxes, or masks, or both.
-        most: of more pictures than this, every second, third, … is taken.
-
-    Returns:
-        ``uniform_energy``, ``centre_energy``, ``random_point``, ``centre_point``,
-        ``centre_max_box_acc_v2``, ``centre_gt_known``, ``whole_image_gt_known``.
+    Of more pictures than ``most``, every second, third, … is taken.
     """
     rows, boxes, centres, whole = [], [], [], []
     for index in range(0, len(source), max(1, len(source) // most)):

@@ -26,11 +26,9 @@ def look_at_run(
 
     Args:
         folder: of the run, as `training.train` leaves it.
-        data: another source than the run's own, with the same classes; e.g. ``"folder"``.
-        root: where that source is.
+        data: another source than the run's own, with the same classes; e.g. ``"folder"``; at ``root``.
         method: a method of `cam.gradient_cam`; None takes the closed form where there is one, else Grad-CAM.
         accelerator: where to compute, if not where the run was trained.
-        progress: show bars.
 
     Returns:
         `look_scores`; ``pxap`` is None where there are no masks.

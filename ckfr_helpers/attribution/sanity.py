@@ -21,10 +21,7 @@ def randomised(model: Classifier, stages: int, seed: int = 0) -> Classifier:
     Each layer draws from its own initialisation; batch norm starts anew too, and then measures nothing: run
     in evaluation mode it passes values through. Earlier stages and the original are left alone.
 
-    Args:
-        model: any classifier, whole or a tail.
-        stages: 0 for the classifier alone, ``len(model.stages)`` for everything.
-        seed: of the new weights.
+    ``stages`` is 0 for the classifier alone, ``len(model.stages)`` for everything.
     """
     if not 0 <= stages <= len(model.stages):
         raise CkfrError(f"Cannot randomise {stages} stages; {model.name} has 0 to {len(model.stages)}.")
@@ -42,13 +39,9 @@ def randomised(model: Classifier, stages: int, seed: int = 0) -> Classifier:
 
 
 def map_similarity(first: Tensor | np.ndarray, second: Tensor | np.ndarray) -> np.ndarray:
-    """Spearman rank correlation of two sets of maps, image by image.
+    """Spearman rank correlation of two sets of maps: twice (N, H, W) -> (N,), 0 where one of two is flat.
 
-    Args:
-        first, second: (N, H, W); raw maps, since upsampling would count every place many times.
-
-    Returns:
-        (N,) in [-1, 1]; 0 where one of the two maps is flat and so has no order.
+    Give raw maps, since upsampling would count every place many times.
     """
     a, b = (np.asarray(maps, np.float64) for maps in (first, second))
     if a.shape != b.shape or a.ndim != 3:

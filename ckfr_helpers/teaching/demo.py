@@ -5,7 +5,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ckfr_helpers.runtime import CkfrError, atomic_path, repo_root
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbconvert import HTMLExporter
+
+from ckfr_helpers.runtime import CkfrError, repo_root
 
 TITLE = "A lion is closer to a tiger than to a frying pan"
 HEAD = f"""# {TITLE}
@@ -20,16 +25,10 @@ def build_demo(out: Path, notebooks: Path | None = None) -> Path:
     Raises:
         CkfrError: if there are no notebooks, or one of them fails; the sentence says which and why.
     """
-    import nbformat
-    from nbconvert import HTMLExporter
-
-    root = repo_root()
-    if notebooks is None and root is None:
-        raise CkfrError("The notebooks are not in the installed package; name their folder with --notebooks.")
-    folder = notebooks or Path(root or "", "notebooks")
+    folder = notebooks or Path(repo_root() or "", "notebooks")
     paths = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
     if not paths:
-        raise CkfrError(f"No notebook in {folder}; expected files such as 01_hierarchy_distances.ipynb.")
+        raise CkfrError(f"No notebook in {folder}; name the folder of 01_hierarchy_distances.ipynb.")
     out.mkdir(parents=True, exist_ok=True)
     index = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(HEAD)], metadata={"title": TITLE})
     for path in paths:
@@ -37,20 +36,15 @@ def build_demo(out: Path, notebooks: Path | None = None) -> Path:
         started = time.monotonic()
         run_notebook(book, path)
         print(f"{path.stem}: {time.monotonic() - started:.0f} s", flush=True)
-        with atomic_path(out / path.name) as temporary:
-            nbformat.write(book, temporary)
-        _write(out / f"{path.stem}.html", HTMLExporter().from_notebook_node(book)[0])
+        nbformat.write(book, out / path.name)
+        (out / f"{path.stem}.html").write_text(HTMLExporter().from_notebook_node(book)[0], encoding="utf-8")
         title = book.cells[0].source.split("\n")[0].lstrip("# ")
         index.cells.append(nbformat.v4.new_markdown_cell(f"## [{title}]({path.stem}.html)"))
         index.cells += [cell for cell in book.cells if "page" in cell.metadata.get("tags", [])]
     outputs_only = HTMLExporter(exclude_input=True, exclude_output_prompt=True)
-    _write(out / "index.html", outputs_only.from_notebook_node(index)[0])
-    return out / "index.html"
-
-
-def _write(path: Path, page: str) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    page = out / "index.html"
+    page.write_text(outputs_only.from_notebook_node(index)[0], encoding="utf-8")
+    return page
 
 
 def run_notebook(book: Any, path: Path, timeout: int = 1800) -> None:
@@ -59,9 +53,6 @@ def run_notebook(book: Any, path: Path, timeout: int = 1800) -> None:
     Raises:
         CkfrError: if a cell fails, takes more than ``timeout`` seconds, or ends the kernel.
     """
-    from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
-
     # A kernel warns on its standard error of things no reader can act on; it is read when a kernel dies.
     with tempfile.TemporaryFile("w+") as log:
         resources = {"metadata": {"path": str(path.parent)}}

@@ -1,12 +1,13 @@
 """Baseline and CKFR side by side on whatever is there: what notebook 03 runs.
 
-With a GPU and mini-ImageNet the whole network is fine-tuned, as in the original demo. Anywhere else the
-embedded photos are used, at two strengths of background bias, and only the last stage and the classifier are
-trained, on trunk outputs that are cached once. Either way the two methods differ in alpha alone.
+With a GPU and mini-ImageNet the whole network is fine-tuned. Anywhere else a tail is trained on the embedded
+photos' cached trunk outputs, at two strengths of background bias. The two methods differ in alpha alone.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -47,8 +48,7 @@ class Lesson:
         return f"{what}; {recipe}"
 
 
-@dataclass
-class Outcome:
+class Outcome(NamedTuple):
     """One trained model: a row an epoch, the epoch (from 1) that validates best, what it says of test."""
 
     history: list[dict[str, float]]
@@ -57,8 +57,7 @@ class Outcome:
     scores: dict[str, float]
 
 
-@dataclass
-class Pair:
+class Pair(NamedTuple):
     """Both methods under one condition; ``before``: (N, D) test latents before any training."""
 
     condition: str
@@ -72,11 +71,8 @@ def choose_lesson(alpha: float = 20.0) -> Lesson:
     """mini-ImageNet where there is a GPU and the data set, else the photos; ``CKFR_MODE=full`` for longer."""
     full = mode() == "full"
     if pick_device() == "cuda":
-        try:
+        with suppress(CkfrError):  # where it is not, the photos are
             datasets.open_source("mini-imagenet", "train")
-        except CkfrError:
-            pass  # not here; the photos are
-        else:
             return Lesson("mini-imagenet", ("mini-ImageNet",), alpha, epochs=30 if full else 3)
     epochs, scenes = (6, 100) if full else (4, 20)
     return Lesson("photos", ("bias 0", "bias 0.9"), alpha, epochs=epochs, scenes=scenes)
@@ -86,10 +82,8 @@ def run_lesson(lesson: Lesson) -> list[Pair]:
     """Train both methods under every condition, and print a line about each network."""
     if lesson.data == "photos":
         return _photos(lesson)
-    config = TrainConfig(
-        data="mini-imagenet", model="wide_resnet50_2", alpha=lesson.alpha, epochs=lesson.epochs,
-        seed=lesson.seed, precision="bf16-mixed",
-    )  # fmt: skip
+    own = {"alpha": lesson.alpha, "epochs": lesson.epochs, "seed": lesson.seed}
+    config = TrainConfig(data="mini-imagenet", model="wide_resnet50_2", precision="bf16-mixed", **own)
     return [finetune_pair(config, condition) for condition in lesson.conditions]
 
 
@@ -118,7 +112,7 @@ def _photos(lesson: Lesson) -> list[Pair]:
             run = train_tail(features, test.hierarchy, asked)
             return Outcome(run.history, run.best_epoch, run.seen["test"], run.scores["test"])
 
-        pairs.append(_pair(condition, test.hierarchy, config, before, trained_on))
+        pairs.append(Pair(condition, test.hierarchy, *_both(condition, config, trained_on), before))
     return pairs
 
 
@@ -135,19 +129,13 @@ def finetune_pair(config: TrainConfig, condition: str) -> Pair:
         return Outcome(run.history, run.best_epoch, said(run.model), run.scores)
 
     before = said(make_model(config, len(source.classes))).latents
-    return _pair(condition, source.hierarchy, config, before, trained)
+    return Pair(condition, source.hierarchy, *_both(condition, config, trained), before)
 
 
-def _pair(
-    condition: str,
-    hierarchy: Hierarchy,
-    config: TrainConfig,
-    before: np.ndarray,
-    trained: Callable[[TrainConfig], Outcome],
-) -> Pair:
+def _both(condition: str, config: TrainConfig, trained: Callable[[TrainConfig], Outcome]) -> list[Outcome]:
     outcomes = []
     for name, asked in (("baseline", config.baseline()), ("CKFR", config)):
         outcomes.append(one := trained(asked))
         said = f"top-1 {one.scores['top1']:.3f} on test, best epoch {one.best_epoch}"
         print(f"{condition}, {name}: {said}", flush=True)
-    return Pair(condition, hierarchy, outcomes[0], outcomes[1], before)
+    return outcomes

@@ -1,7 +1,7 @@
 """Networks to look into, trained on the spot: what notebook 04 runs.
 
-The frozen trunk of EfficientNet-Lite0 turns every scene into a map once. Then one tail is trained for each
-alpha, all from the same weights on the same batches, and each is looked at on validation and test scenes.
+The frozen trunk turns every scene into a map once; then one tail is trained for each alpha, from the same
+weights on the same batches.
 """
 
 from collections.abc import Sequence
@@ -30,10 +30,7 @@ LITE, STAGE, SIZE = "efficientnet_lite0", 7, 224
 
 @dataclass(frozen=True)
 class TrainedNetwork:
-    """One network and where it looks.
-
-    ``usual`` and ``foreign`` are (N,) answers for the test scenes on the usual and on a foreign background.
-    """
+    """One network, where it looks, and its (N,) answers to the test scenes on both backgrounds."""
 
     tail: Classifier
     val: Look
@@ -79,10 +76,8 @@ class LookLesson:
 
     def gains(self, alpha: float) -> np.ndarray:
         """(N,) IoU of a network's box minus the baseline's on the test scenes, each at its own threshold."""
-        ious = [
-            one.test.ious_largest[:, round(1000 * one.threshold)]
-            for one in (self.models[alpha], self.models[0])
-        ]
+        pair = self.models[alpha], self.models[0]
+        ious = [one.test.ious_largest[:, round(1000 * one.threshold)] for one in pair]
         return ious[0] - ious[1]
 
     def whole(self, alpha: float) -> Classifier:
@@ -97,15 +92,11 @@ class LookLesson:
 
 
 def run_look_lesson(
-    alphas: Sequence[float] = (0.0, 5.0, 20.0, 80.0),
-    bias: float = 0.9,
-    seed: int = 0,
-    scenes: int | None = None,
+    alphas: Sequence[float], bias: float = 0.9, seed: int = 0, scenes: int | None = None
 ) -> LookLesson:
-    """Train one network for each alpha on biased scenes, look into all of them, print a line about each.
+    """Train one network for each alpha on scenes with ``bias``, look into all, print a line about each.
 
-    Only training scenes have the background ``bias``. There are so many ``scenes`` a class; where None, 20,
-    or 60 with ``CKFR_MODE=full``.
+    There are so many training ``scenes`` a class; where None, 20, or 60 with ``CKFR_MODE=full``.
     """
     each = scenes or (60 if mode() == "full" else 20)
     network = build_model(LITE, 1).eval()
@@ -114,32 +105,22 @@ def run_look_lesson(
         return cache_split(source, network, STAGE, SIZE, progress=False)
 
     sources: dict[str, PhotoScenes] = {}
-    for split, count in (("train", each), ("val", max(2, each // 2)), ("test", max(2, each // 2))):
-        tie = bias if split == "train" else 0.0
-        opened = datasets.open_source(
-            "photos", split, size=SIZE, scenes=count * len(class_ids()), seed=seed, background_bias=tie
-        )
-        sources[split] = cast(PhotoScenes, opened)
+    for split, count, tie in (("train", each, bias), ("val", each // 2, 0.0), ("test", each // 2, 0.0)):
+        total = max(2, count) * len(class_ids())
+        options = {"size": SIZE, "scenes": total, "seed": seed, "background_bias": tie}
+        sources[split] = cast(PhotoScenes, datasets.open_source("photos", split, **options))
     features = {split: cached(source) for split, source in sources.items()}
-    swapped = {name: cached(OnBackground(sources["test"], name)) for name in ("usual", "foreign")}
+    swapped = [cached(OnBackground(sources["test"], name)) for name in ("usual", "foreign")]
     models = {}
     for alpha in map(float, alphas):
-        config = TrainConfig(
-            model=LITE, freeze=STAGE, alpha=alpha, epochs=4, lr=1e-3, seed=seed, accelerator="cpu"
-        )
+        recipe = {"epochs": 4, "lr": 1e-3, "seed": seed, "accelerator": "cpu"}
+        config = TrainConfig(model=LITE, freeze=STAGE, alpha=alpha, **recipe)
         tail = train_tail(features, sources["test"].hierarchy, config).tail
-        val, test = (
-            look(tail, CachedLoader(features[split], 64, train=False), sources[split])
-            for split in ("val", "test")
-        )
-        usual, foreign = (
-            predict(tail, CachedLoader(part, 256, train=False)).logits.argmax(1) for part in swapped.values()
-        )
-        models[alpha] = TrainedNetwork(tail, val, test, usual, foreign)
+        looks = [look(tail, CachedLoader(features[s], 64, train=False), sources[s]) for s in ("val", "test")]
+        answers = [predict(tail, CachedLoader(part, 64, train=False)).logits.argmax(1) for part in swapped]
+        models[alpha] = TrainedNetwork(tail, *looks, *answers)
         found = models[alpha].scores
-        print(
-            f"alpha {alpha:g}: top-1 {found['top1']:.2f}, energy on the object {found['energy']:.2f}, "
-            f"box right {found['gt_known_fixed']:.2f}",
-            flush=True,
-        )
+        energy, box = found["energy"], found["gt_known_fixed"]
+        said = f"top-1 {found['top1']:.2f}, energy on the object {energy:.2f}, box right {box:.2f}"
+        print(f"alpha {alpha:g}: {said}", flush=True)
     return LookLesson(network, sources, features, models)

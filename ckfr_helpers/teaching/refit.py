@@ -1,15 +1,10 @@
-"""A projection and a linear classifier, fitted on the spot to latents that a frozen network gave once.
+"""The smallest model that the loss can move: one matrix and a classifier, fitted to a network's latents."""
 
-What notebook 03's panel computes at every move of a slider: a fit takes about a second on one core, so alpha
-and ell can be felt. It is the smallest model in which the loss can move latents at all: one matrix.
-"""
-
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ckfr_helpers import datasets, metrics
 from ckfr_helpers.datasets.loading import TransformedView, make_loader
@@ -37,18 +32,14 @@ class FrozenLatents:
 class RefitSetting:
     """How the projection and the classifier are fitted.
 
-    Attributes:
-        dimensions: P, the projection's output.
-        steps: of Adam, from 3e-3 with a cosine decay to 0.
-        batch_size: samples a step; at most as many as there are.
-        seed: of first weights and batches; equal seeds give both methods the same of each.
+    There are ``steps`` of Adam, from 3e-3 with a cosine decay to 0, on batches of 64. ``dimensions`` is the
+    projection's output, P; ``seed`` gives first weights and batches.
     """
 
     alpha: float = 0.0
     ell: float = 1.2
     dimensions: int = 32
     steps: int = 120
-    batch_size: int = 64
     seed: int = 0
 
 
@@ -90,10 +81,8 @@ def refit(frozen: FrozenLatents, setting: RefitSetting) -> Refit:
     classes = len(frozen.hierarchy)
     # Every feature has mean 0 and deviation 1 over the training samples.
     middle, spread = frozen.train.mean(axis=0), frozen.train.std(axis=0) + 1e-6
-    train, held_out = (
-        torch.from_numpy(((split - middle) / spread).astype(np.float32))
-        for split in (frozen.train, frozen.held_out)
-    )
+    splits = frozen.train, frozen.held_out
+    train, held_out = (torch.from_numpy((split - middle) / spread).float() for split in splits)
     labels = torch.from_numpy(frozen.train_labels)
     knowledge = frozen.hierarchy.distances("path")
     loss = AlignedTripletLoss(setting.alpha, setting.ell, 0.1 * knowledge)
@@ -105,9 +94,10 @@ def refit(frozen: FrozenLatents, setting: RefitSetting) -> Refit:
     learned = [projection.requires_grad_(), weight.requires_grad_(), bias.requires_grad_()]
     optimiser = torch.optim.Adam(learned, lr=3e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, setting.steps)
-    batches = _batches(samples, min(setting.batch_size, samples), draws)
-    for _ in range(setting.steps):
-        batch = next(batches)
+    size = min(64, samples)
+    whole, passes = samples // size * size, -(-setting.steps // (samples // size))
+    order = torch.cat([torch.randperm(samples, generator=draws)[:whole] for _ in range(passes)])
+    for batch in order.split(size)[: setting.steps]:
         latents = train[batch] @ projection.T  # (B, P)
         total = nn.functional.cross_entropy(latents @ weight.T + bias, labels[batch])
         total = total + loss(latents, labels[batch])
@@ -123,11 +113,3 @@ def refit(frozen: FrozenLatents, setting: RefitSetting) -> Refit:
     scores = metrics.hierarchical_metrics(logits, truth, frozen.hierarchy.distances("lca_height"))
     scores |= metrics.latent_tree_correlation(latents, truth, knowledge)
     return Refit(setting, latents.numpy(), logits, scores)
-
-
-def _batches(samples: int, size: int, draws: torch.Generator) -> Iterator[Tensor]:
-    """Index batches without end, each pass in a new order."""
-    while True:
-        order = torch.randperm(samples, generator=draws)
-        for start in range(0, samples - size + 1, size):
-            yield order[start : start + size]

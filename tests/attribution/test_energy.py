@@ -78,7 +78,6 @@ def test_background_swap_by_hand():
     assert result["usual"].tolist() == [1, 1, 0, 1]
     assert result["foreign"].tolist() == [1, 0, 0, 0]
     assert result["drop"].tolist() == [0, 1, 0, 1]
-    assert result["same"].tolist() == [1, 0, 1, 0]
     with pytest.raises(CkfrError, match=r"shapes \(2,\), \(3,\), \(2,\)"):
         attention.background_swap([0, 1], [0, 1, 2], [0, 1])
 

@@ -19,7 +19,7 @@ from ckfr_helpers.metrics import hierarchical_metrics, latent_tree_correlation
 from ckfr_helpers.teaching.plots.refit import plane
 from ckfr_helpers.teaching.plots.style import use_style
 from ckfr_helpers.teaching.refit import FrozenLatents, RefitSetting, photo_latents, refit
-from ckfr_helpers.teaching.sliders.refit import refit_panel, refit_view
+from ckfr_helpers.teaching.sliders.alpha_ell import refit_panel, refit_view
 
 TREE = small_trees()["balanced"]
 

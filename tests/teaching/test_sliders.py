@@ -12,7 +12,7 @@ from PIL import Image
 from ckfr_helpers.losses.arrangement import Setting, arrange, small_trees
 from ckfr_helpers.teaching.plots.style import use_style
 from ckfr_helpers.teaching.sliders import Panel, View, arrangement_panel
-from ckfr_helpers.teaching.sliders.arrangement import arrangement_view
+from ckfr_helpers.teaching.sliders.alpha_ell import arrangement_view
 
 TREES = small_trees()
 PIXEL = b"\x89PNG"

@@ -12,8 +12,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from ckfr_helpers.hierarchy.tree import MEASURES, Hierarchy, Measure
-from ckfr_helpers.teaching.plots.branches import main_branches, node_colours
-from ckfr_helpers.teaching.plots.style import BASELINE, CMAP, COLOURS, OURS
+from ckfr_helpers.teaching.plots.classes import main_branches, node_colours
+from ckfr_helpers.teaching.plots.style import BASELINE, CMAP, COLOURS, OURS, note
 
 LABELS: dict[Measure, str] = {
     "path": "path length (edges)",
@@ -27,12 +27,8 @@ _GREY = "0.72"
 def tree(hierarchy: Hierarchy, *, path: tuple[str, str] | None = None, every_name: bool = False) -> Figure:
     """The tree from left to right: a dot per node, a row per class, one step to the right per edge.
 
-    Counting dots along a way gives the path length. Up to about 40 classes are readable.
-
-    Args:
-        hierarchy: the tree; the nodes at which it branches carry their names.
-        path: two class ids; the way between them is drawn bold and everything else grey.
-        every_name: name the other nodes too, at a slant; for up to about 5 classes.
+    Counting dots along a way gives the path length. Nodes at which the tree branches carry their names; with
+    ``every_name`` the others too. The way between the two classes of ``path`` is bold, everything else grey.
     """
     bold: set[str] = set()
     hue: dict[str, Any] = dict.fromkeys(hierarchy.nodes, _GREY)
@@ -43,25 +39,20 @@ def tree(hierarchy: Hierarchy, *, path: tuple[str, str] | None = None, every_nam
         bold -= set(hierarchy.path_to_root(hierarchy.lca(*path)))
         hue |= dict.fromkeys(bold, COLOURS["orange"])
     rows = _rows(hierarchy)
-    deepest = max(map(hierarchy.depth, hierarchy.nodes))
+    deepest = max(map(hierarchy.depth, hierarchy.classes))
     figure, axis = plt.subplots(figsize=(10, (1.05 if every_name else 0.27) * len(hierarchy) + 0.8))
     for node in reversed(hierarchy.nodes[1:]):
         above = hierarchy.parent[node]
         x, y = (hierarchy.depth(above), hierarchy.depth(node)), (rows[above], rows[node])
         strong = node in bold
-        axis.plot(
-            [x[0], x[0], x[1]], [y[0], y[1], y[1]], color=hue[node], lw=3.5 if strong else 1.6,
-            solid_joinstyle="round", zorder=3 if strong else 2,
-        )  # fmt: skip
+        width, layer = (3.5, 3) if strong else (1.6, 2)
+        axis.plot([x[0], x[0], x[1]], [y[0], y[1], y[1]], color=hue[node], lw=width, zorder=layer)
         axis.plot(x[1], y[1], "o", color=hue[node], ms=6 if strong else 3.6, zorder=4)
     axis.plot(0, rows[hierarchy.root], "o", color=_GREY, ms=4, zorder=4)
     for node in hierarchy.nodes:
         _write_name(axis, hierarchy, node, rows[node], path, every_name)
-    axis.set(
-        xlim=(-0.3, deepest + (2 if every_name else 3.2)),
-        ylim=(len(hierarchy) - 0.3, -0.5 if every_name else -1.1),
-        yticks=[],
-    )
+    right, top = (2.0, -0.5) if every_name else (3.2, -1.1)
+    axis.set(xlim=(-0.3, deepest + right), ylim=(len(hierarchy) - 0.3, top), yticks=[])
     axis.set_xticks(range(0, deepest + 1, 2))
     axis.set_xlabel("depth: edges below the root", loc="left")
     axis.spines[["left", "top", "right"]].set_visible(False)
@@ -83,7 +74,7 @@ def _write_name(
 ) -> None:
     x, below = hierarchy.depth(node), hierarchy.children.get(node, ())
     if not below:
-        weight = "bold" if path is not None and node in path else "normal"
+        weight = "bold" if node in (path or ()) else "normal"
         axis.text(x + 0.25, y, hierarchy.name(node), va="center", fontsize=11, weight=weight)
     elif len(below) > 1:
         meeting = path is not None and node == hierarchy.lca(*path)
@@ -97,10 +88,8 @@ def _write_name(
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.4, "alpha": 0.85},
         )  # fmt: skip
     elif every_name:
-        axis.text(
-            x, y - 0.1, hierarchy.name(node), fontsize=9, rotation=28, rotation_mode="anchor", color="0.3",
-            va="bottom",
-        )  # fmt: skip
+        slant = {"rotation": 28, "rotation_mode": "anchor", "va": "bottom"}
+        axis.text(x, y - 0.1, hierarchy.name(node), fontsize=9, color="0.3", **slant)
 
 
 def heatmap(hierarchy: Hierarchy, distances: np.ndarray, label: str) -> Figure:
@@ -151,9 +140,7 @@ def agreement(hierarchy: Hierarchy, marked: Sequence[tuple[str, str]]) -> Figure
     for axis, measure in zip(axes, MEASURES[1:], strict=True):
         rounded = np.round(np.stack([values["path"], values[measure]], 1).astype(float), 4)
         spots, counts = np.unique(rounded, axis=0, return_counts=True)
-        axis.scatter(
-            spots[:, 0], spots[:, 1], s=900 * counts / counts.max() + 4, color=OURS, alpha=0.45, lw=0
-        )
+        axis.scatter(*spots.T, s=900 * counts / counts.max() + 4, color=OURS, alpha=0.45, lw=0)
         axis.set(xlabel=LABELS["path"], ylabel=LABELS[measure])
         axis.set_title(f"{TITLES[measure]} against path")
         axis.margins(0.08)
@@ -162,13 +149,10 @@ def agreement(hierarchy: Hierarchy, marked: Sequence[tuple[str, str]]) -> Figure
         for (a, b), colour in zip(marked, (COLOURS["red"], COLOURS["green"]), strict=False):
             spot = [hierarchy.distances(m)[hierarchy.label(a), hierarchy.label(b)] for m in ("path", measure)]
             axis.plot(*spot, "o", ms=11, mfc="none", mew=2.5, color=colour)
-            right = spot[0] > values["path"].max() / 2
-            axis.annotate(
-                f"{hierarchy.name(a)} –\n{hierarchy.name(b)}", spot, xytext=(-10 if right else 10, 0),
-                textcoords="offset points", ha="right" if right else "left", va="center", color=colour,
-                weight="bold", zorder=5,
-                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.8},
-            )  # fmt: skip
+            points, side = ((-10, 0), "right") if spot[0] > values["path"].max() / 2 else ((10, 0), "left")
+            white = {"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.8}
+            look = {"color": colour, "ha": side, "va": "center", "weight": "bold", "zorder": 5, "bbox": white}
+            note(axis, f"{hierarchy.name(a)} –\n{hierarchy.name(b)}", spot, points, **look)
     return figure
 
 

@@ -13,9 +13,8 @@ from ckfr_helpers.teaching.plots.style import BASELINE, COLOURS, OURS, subplots
 def box_curves(
     curves: Mapping[str, np.ndarray], thresholds: np.ndarray, marks: Mapping[str, float]
 ) -> Figure:
-    """Box accuracy over the score threshold, one panel for each IoU level.
+    """Box accuracy over the score threshold: name -> (3, T) at IoU 0.3, 0.5 and 0.7, one panel for each.
 
-    ``curves``: name -> (3, T) accuracies at IoU 0.3, 0.5 and 0.7, for the baseline, CKFR, and one to compare.
     ``marks``: name -> threshold chosen on validation, drawn as a vertical line.
     """
     figure, axes = subplots(1, 3, figsize=(10, 3.2), sharey=True)

@@ -13,14 +13,8 @@ from matplotlib.patches import Polygon
 from ckfr_helpers.hierarchy.tree import Hierarchy
 from ckfr_helpers.losses.arrangement import Arrangement
 from ckfr_helpers.metrics import mean_interval
-from ckfr_helpers.teaching.plots.branches import class_colours, sisters
-from ckfr_helpers.teaching.plots.multiples import (
-    alpha_ell_grid,
-    class_matrices,
-    plain_frame,
-    write_names,
-)
-from ckfr_helpers.teaching.plots.style import BASELINE, CMAP, COLOURS, OURS, subplots
+from ckfr_helpers.teaching.plots import classes
+from ckfr_helpers.teaching.plots.style import BASELINE, CMAP, COLOURS, OURS, note, subplots
 
 # Trees of four small branches: the hues that lie furthest apart come first.
 _HUES = ("orange", "purple", "blue", "green", "red", "sky", "brown", "pink")
@@ -39,9 +33,7 @@ def three_points(delta: Sequence[float], cases: Mapping[str, tuple[float, float]
         axis.add_patch(Polygon([(0, 0), p, p + n, n], facecolor=COLOURS["yellow"], alpha=0.35, lw=0))
         for vector, name, colour in ((n, "frying pan", COLOURS["blue"]), (p, "tiger", COLOURS["orange"])):
             axis.annotate("", vector, (0, 0), arrowprops={"arrowstyle": "-|>", "lw": 2.5, "color": colour})
-            axis.annotate(
-                name, vector, xytext=(6, -3), textcoords="offset points", color=colour, weight="bold"
-            )
+            note(axis, name, vector, (6, -3), color=colour, weight="bold")
         axis.set(title=f"{title}\narea = loss = {area:.2f}", xlabel="distance in the tree, δ")
         axis.set(xlim=(0, 1.45 * sum(delta)), ylim=(0, 1.15 * (top + min(max(c) for c in cases.values()))))
     axes[0].set_ylabel("distance in the network, d")
@@ -55,8 +47,7 @@ def ell_curves(ells: Sequence[float], largest: float = 3.0) -> Figure:
     colours = plt.get_cmap(CMAP)(np.linspace(0, 0.85, len(ells)))
     for ell, colour in zip(ells, colours, strict=True):
         left.plot(x, x**ell, color=colour)
-        end = (largest, largest**ell)
-        left.annotate(f"ell = {ell:g}", end, xytext=(4, -4), textcoords="offset points", color=colour)
+        note(left, f"ell = {ell:g}", (largest, largest**ell), (4, -4), color=colour)
     left.set(xlabel="difference in one coordinate", ylabel="what it adds to d", title="ell bends the scale")
     left.set_xlim(0, 1.3 * largest)
     left.set_xticks(range(int(largest) + 1))
@@ -64,7 +55,7 @@ def ell_curves(ells: Sequence[float], largest: float = 3.0) -> Figure:
     shares = [largest**ell / (largest**ell + 9 * (largest / 10) ** ell) for ell in ells]
     right.bar([f"{ell:g}" for ell in ells], shares, color=colours, width=0.6)
     for place, share in enumerate(shares):
-        right.annotate(f"{share:.0%}", (place, share), xytext=(0, 3), textcoords="offset points", ha="center")
+        note(right, f"{share:.0%}", (place, share), (0, 3), ha="center")
     right.set(xlabel="ell", ylim=(0, 1.1), yticks=(0, 0.5, 1), ylabel="share of d")
     right.set_title(f"one difference of {largest:g} against nine of {largest / 10:g}")
     return figure
@@ -73,8 +64,7 @@ def ell_curves(ells: Sequence[float], largest: float = 3.0) -> Figure:
 def fan(delta: np.ndarray, d: np.ndarray, chosen: int) -> Figure:
     """The sorting idea: one anchor's vectors (δ, d) by angle, and the one area that replaces many.
 
-    ``delta`` and ``d`` are (B − 1,) distances of the others from the anchor; ``chosen`` is the place of the
-    highlighted vector in the order of angles.
+    ``delta`` and ``d`` are (B − 1,) distances from the anchor; ``chosen`` is a place in the order of angles.
     """
     vectors = np.stack([delta, d], 1)[np.argsort(np.arctan2(d, delta))]
     one, after = vectors[chosen], vectors[chosen + 1 :]
@@ -85,14 +75,12 @@ def fan(delta: np.ndarray, d: np.ndarray, chosen: int) -> Figure:
         look = {"arrowstyle": "-|>", "lw": width, "color": colour, "shrinkA": 0, "shrinkB": 0}
         axis.annotate("", tuple(tip), tuple(tail), arrowprops=look)
 
-    origin = np.zeros(2)
+    origin, centred = np.zeros(2), {"ha": "center", "va": "center"}
     shades = [*["0.7"] * chosen, COLOURS["red"], *colours]
     for place, (vector, colour) in enumerate(zip(vectors, shades, strict=True)):
         arrow(left, origin, vector, colour, 3 if place == chosen else 2)
         outward = vector / np.hypot(*(vector / vectors.max(0)))
-        left.annotate(
-            f"{place + 1}", vector + 0.08 * outward, color=colour, ha="center", va="center", weight="bold"
-        )
+        left.text(*vector + 0.08 * outward, f"{place + 1}", color=colour, weight="bold", **centred)
     left.set(xlim=(0, 1.2 * vectors[:, 0].max()), ylim=(0, 1.2 * vectors[:, 1].max()))
     left.set(title="one anchor: the others, by angle", xlabel="tree distance δ", ylabel="latent distance d")
 
@@ -101,16 +89,12 @@ def fan(delta: np.ndarray, d: np.ndarray, chosen: int) -> Figure:
         strip = [corner, corner + one, corner + vector + one, corner + vector]
         middle.add_patch(Polygon(strip, facecolor=(*to_rgb(colour), 0.35), edgecolor="white", lw=1))
         arrow(middle, corner, corner + vector, colour)
-        middle.annotate(
-            f"{chosen + 1} × {chosen + place + 2}", corner + (vector + one) / 2, ha="center", va="center"
-        )
+        middle.text(*corner + (vector + one) / 2, f"{chosen + 1} × {chosen + place + 2}", **centred)
         corner = corner + vector
     right.add_patch(Polygon([origin, one, corner + one, corner], facecolor=COLOURS["red"], alpha=0.2, lw=0))
     arrow(right, origin, corner, "0.35", 2.5)
-    right.annotate(
-        f"vectors {chosen + 2} to {len(vectors)},\nadded up", 0.6 * corner, xytext=(-10, 4),
-        textcoords="offset points", ha="right", va="bottom", color="0.35",
-    )  # fmt: skip
+    said = f"vectors {chosen + 2} to {len(vectors)},\nadded up"
+    note(right, said, 0.6 * corner, (-10, 4), ha="right", va="bottom", color="0.35")
     for axis, title in ((middle, f"areas with every vector after {chosen + 1} …"), (right, "… = one area")):
         arrow(axis, origin, one, COLOURS["red"], 3)
         axis.set(xlim=(0, 1.05 * (corner + one)[0]), ylim=(0, 1.08 * (corner + one)[1]), title=title)
@@ -130,6 +114,10 @@ def timings(sizes: Sequence[int], seconds: Mapping[str, Sequence[float]]) -> Fig
     return figure
 
 
+def _colours(hierarchy: Hierarchy) -> np.ndarray:
+    return classes.class_colours(classes.sisters(hierarchy), _HUES)
+
+
 def draw_map(axis: Axes, result: Arrangement, hierarchy: Hierarchy, names: bool) -> None:
     """Latents (B, 2) with the tree laid over them: every node stands at the mean of its classes."""
     latents, labels = result.latents, result.labels
@@ -141,13 +129,13 @@ def draw_map(axis: Axes, result: Arrangement, hierarchy: Hierarchy, names: bool)
         width = 0.8 + 1.7 * (deepest - hierarchy.depth(child)) / deepest
         axis.plot(*np.stack([place[mother], place[child]]).T, color="0.78", lw=width, zorder=1)
     axis.plot(*place[hierarchy.root], "s", color="0.5", ms=4, zorder=2)
-    colours = class_colours(sisters(hierarchy), _HUES)
+    colours = _colours(hierarchy)
     axis.scatter(latents[:, 0], latents[:, 1], c=colours[labels], s=34, edgecolor="white", lw=0.6, zorder=3)
     span = np.ptp(latents, axis=0).max() or 1.0
     middle = (latents.max(0) + latents.min(0)) / 2
-    plain_frame(axis, middle, np.full(2, 0.62 * span))
+    classes.plain_frame(axis, middle, np.full(2, 0.62 * span))
     if names:
-        write_names(axis, hierarchy, centres, latents, colours)
+        classes.write_names(axis, hierarchy, centres, latents, colours)
 
 
 def arrangement_grid(grid: Mapping[tuple[float, float], Arrangement], hierarchy: Hierarchy) -> Figure:
@@ -157,7 +145,7 @@ def arrangement_grid(grid: Mapping[tuple[float, float], Arrangement], hierarchy:
         draw_map(axis, result, hierarchy, names=False)
         axis.set_title(correlation(result.alignment.pearson_between), fontsize=10)
 
-    return alpha_ell_grid(grid, draw, hierarchy, class_colours(sisters(hierarchy), _HUES))
+    return classes.alpha_ell_grid(grid, draw, hierarchy, _colours(hierarchy))
 
 
 def correlation(value: float) -> str:
@@ -187,16 +175,14 @@ def arrangement_view(result: Arrangement, hierarchy: Hierarchy) -> Figure:
 def distance_matrices(matrices: Mapping[str, np.ndarray], hierarchy: Hierarchy) -> Figure:
     """Class-by-class mean distances (C, C) in tree order, each on its own scale from 0 to its maximum."""
     shares = {title: matrix / matrix.max() for title, matrix in matrices.items()}
-    return class_matrices(shares, hierarchy, "distance / largest", side=2.4)
+    return classes.class_matrices(shares, hierarchy, "distance / largest", side=2.4)
 
 
 def class_means(matrix: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """(C, C) mean over pairs of distinct samples of a (B, B) distance matrix."""
-    classes = int(labels.max()) + 1
-    member = np.eye(classes)[labels]  # (B, C)
+    member = np.eye(labels.max() + 1)[labels]  # (B, C)
     distinct = 1 - np.eye(len(labels))
-    pairs = member.T @ distinct @ member
-    return (member.T @ (matrix * distinct) @ member) / np.maximum(pairs, 1)
+    return (member.T @ (matrix * distinct) @ member) / np.maximum(member.T @ distinct @ member, 1)
 
 
 def seeds_beside(groups: Mapping[str, Sequence[float]], label: str) -> Figure:
@@ -210,8 +196,7 @@ def seeds_beside(groups: Mapping[str, Sequence[float]], label: str) -> Figure:
         axis.plot(values, np.full(len(values), place - 0.25), "o", ms=4.5, color=colour, mew=0)
     axis.set_yticks(range(len(groups)), list(groups))
     axis.set_ylim(len(groups) - 0.5, -0.6)
-    for value in (0, 1):
-        axis.axvline(value, color="0.85", lw=1, zorder=0)
+    axis.vlines((0, 1), *axis.get_ylim(), color="0.85", lw=1, zorder=0)
     axis.set(xlabel=label, xlim=(-0.3, 1.1))
     return figure
 
@@ -222,10 +207,7 @@ def collapse_curves(runs: Mapping[str, Arrangement]) -> Figure:
     for (name, run), colour in zip(runs.items(), (BASELINE, OURS, COLOURS["orange"]), strict=False):
         ratios = [one.same_to_different for one in run.course()]
         axis.semilogy(run.frame_steps, ratios, color=colour)
-        axis.annotate(
-            name, (run.frame_steps[-1], ratios[-1]), xytext=(5, 0), textcoords="offset points", color=colour,
-            va="center",
-        )  # fmt: skip
+        note(axis, name, (run.frame_steps[-1], ratios[-1]), (5, 0), color=colour, va="center")
     last = max(run.setting.steps for run in runs.values())
     axis.set(xlabel="step", ylabel="same-class ÷ different-class\ndistance", xlim=(0, 1.45 * last))
     axis.set_xticks(range(0, last + 1, 100))

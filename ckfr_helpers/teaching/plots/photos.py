@@ -15,15 +15,9 @@ TRUE_BOX, FOUND_BOX = "white", COLOURS["orange"]
 
 
 class Tile(NamedTuple):
-    """One picture of a grid.
+    """One picture of a grid, with a caption and (n, 4) boxes, both ends inside: true white, found orange."""
 
-    Attributes:
-        picture: (3, H, W) uint8, or (H, W, 3) float in [0, 1].
-        caption: below it.
-        true, found: (n, 4) boxes, drawn white and orange; both ends lie inside.
-    """
-
-    picture: np.ndarray
+    picture: np.ndarray  # (3, H, W) uint8, or (H, W, 3) float in [0, 1]
     caption: str = ""
     true: Any = ()
     found: Any = ()
@@ -50,9 +44,7 @@ def photo_grid(rows: Mapping[str, Sequence[Tile]], titles: Sequence[str] = (), s
                     # A box names its outermost pixels; they end half a pixel beyond their centres.
                     corner, extent = (x0 - 0.5, y0 - 0.5), (x1 - x0 + 1, y1 - y0 + 1)
                     for edge, width in (("black", 4.0), (colour, 2.2)):
-                        axis.add_patch(
-                            Rectangle(corner, *extent, fill=False, edgecolor=edge, linewidth=width)
-                        )
+                        axis.add_patch(Rectangle(corner, *extent, fill=False, ec=edge, lw=width))
     for axis, title in zip(axes[0], titles, strict=False):
         axis.set_title(title, fontsize=12)
     return figure
@@ -70,10 +62,7 @@ def overlay(picture: np.ndarray, scores: np.ndarray, blend: float = 0.6) -> np.n
 def map_tile(
     picture: np.ndarray, scores: np.ndarray, true: Any, threshold: float | None, blend: float = 0.6
 ) -> Tile:
-    """A map on its picture; with a threshold also the box of the largest region above it, and its IoU.
-
-    Shapes as for `overlay`; ``true`` holds (m, 4) boxes.
-    """
+    """A map on its picture; with a threshold also the box of the largest region above it, and its IoU."""
     shown = overlay(picture, scores, blend)
     if threshold is None:
         return Tile(shown)
@@ -92,11 +81,9 @@ def maps_on_pictures(
     blend: float = 0.6,
     side: float = 1.65,
 ) -> Figure:
-    """Pictures, and below them the maps of each network.
+    """Pictures (n, 3, H, W) uint8 under their names, and below them the maps of each network.
 
     Args:
-        pictures: (n, 3, H, W) uint8.
-        names: above the pictures.
         rows: network -> (n, H, W) maps in [0, 1].
         boxes: n arrays (m, 4) of true boxes; None for maps without boxes.
         thresholds: network -> score threshold of its boxes.

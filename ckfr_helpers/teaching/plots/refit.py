@@ -1,18 +1,17 @@
 """The picture of one refit beside the one before: where classes lie, and what that does to the scores."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy.linalg import orthogonal_procrustes
+from sklearn.decomposition import PCA
 
 from ckfr_helpers.hierarchy.tree import Hierarchy
-from ckfr_helpers.teaching.plots.branches import class_colours, main_branches
-from ckfr_helpers.teaching.plots.multiples import alpha_ell_grid, plain_frame, write_names
-from ckfr_helpers.teaching.plots.style import OURS
+from ckfr_helpers.teaching.plots import classes
+from ckfr_helpers.teaching.plots.style import OURS, note
 from ckfr_helpers.teaching.refit import Refit
 
 GHOST = "0.55"
@@ -27,7 +26,8 @@ SCORES = (
 
 
 def _colours(hierarchy: Hierarchy) -> np.ndarray:
-    return class_colours([branch.labels for branch in main_branches(hierarchy, MOST_BRANCHES)])
+    branches = classes.main_branches(hierarchy, MOST_BRANCHES)
+    return classes.class_colours([branch.labels for branch in branches])
 
 
 def plane(
@@ -42,14 +42,11 @@ def plane(
     (C, 2) class means, and the plane's share of the variance between class means.
     """
     means = np.stack([latents[labels == label].mean(axis=0) for label in range(len(distances))])  # (C, P)
-    middle = means.mean(axis=0)
-    _, stretch, axes = np.linalg.svd(means - middle, full_matrices=False)
-    across = axes[:2].T  # (P, 2)
-    turn, _ = orthogonal_procrustes((means - middle) @ across, _tree_map(distances))
-    flat = (means - middle) @ across @ turn
+    pca = PCA(2).fit(means)
+    flat = pca.transform(means)  # (C, 2)
+    turn, _ = orthogonal_procrustes(flat, _tree_map(distances))
     scale = np.sqrt(np.square(flat).sum(axis=1).mean()) or 1.0
-    share = float(np.square(stretch[:2]).sum() / max(np.square(stretch).sum(), 1e-12))
-    return (latents - middle) @ across @ turn / scale, flat / scale, share
+    return pca.transform(latents) @ turn / scale, flat @ turn / scale, pca.explained_variance_ratio_.sum()
 
 
 def _tree_map(distances: np.ndarray) -> np.ndarray:
@@ -62,22 +59,30 @@ def _tree_map(distances: np.ndarray) -> np.ndarray:
 
 
 def refit_view(fit: Refit, before: Refit | None, labels: np.ndarray, hierarchy: Hierarchy) -> Figure:
-    """The panel's picture: the map on the left, the three scores on the right, ``before`` as a ghost.
-
-    ``labels`` are those of the (M,) held-out samples.
-    """
+    """The map of the held-out samples on the left, the three scores on the right, ``before`` as a ghost."""
     figure = Figure(figsize=(9.2, 4.9))
     axes = figure.subplot_mosaic([["map", key] for key, *_ in SCORES], width_ratios=(1.75, 1))
-    left = axes["map"]
-    share = _map(left, fit, before, labels, hierarchy, names=True)
-    left.set_title("held-out scenes and class means in their widest plane")
-    left.set_xlabel(f"the plane holds {share:.0%} of the variance between class means")
+    share = _map(axes["map"], fit, before, labels, hierarchy, names=True)
+    axes["map"].set_title("held-out scenes and class means in their widest plane")
+    axes["map"].set_xlabel(f"the plane holds {share:.0%} of the variance between class means")
     for key, title, limits, better in SCORES:
-        _dumbbell(axes[key], fit.scores[key], before.scores[key] if before else None, limits)
-        axes[key].set_title(f"{title}   {better}", fontsize=10, loc="left")
-    handles = [Line2D([], [], marker="o", ls="", color=OURS, ms=9, label=_said(fit))]
-    if before is not None:
-        handles.append(Line2D([], [], marker="o", ls="", mfc="white", mec=GHOST, ms=8, label=_said(before)))
+        axis, value, old = axes[key], fit.scores[key], before.scores[key] if before else None
+        axis.set_title(f"{title}   {better}", fontsize=10, loc="left")
+        if old is not None:
+            axis.plot([old, value], [0, 0], color=GHOST, lw=2, zorder=1)
+            axis.plot(old, 0, "o", mfc="white", mec=GHOST, ms=9, zorder=2)
+            note(axis, f"{old:.2f}", (old, 0), (0, -18), color="0.4", ha="center")
+        axis.plot(value, 0, "o", color=OURS, ms=11, zorder=3, mec="white")
+        note(axis, f"{value:.2f}", (value, 0), (0, 9), color=OURS, weight="bold", ha="center")
+        shown = [v for v in (*limits, value, old) if v is not None and np.isfinite(v)]
+        axis.set(xlim=(min(shown), max(shown)), ylim=(-1, 1), yticks=[])
+        axis.spines["left"].set_visible(False)
+    looks = {"mfc": OURS, "mec": OURS, "ms": 9}, {"mfc": "white", "mec": GHOST, "ms": 8}
+    handles = []
+    for one, look in zip((fit, before), looks, strict=True):
+        if one is not None:
+            said = f"alpha {one.setting.alpha:g}, ell {one.setting.ell:g}, start {one.setting.seed + 1}"
+            handles.append(Line2D([], [], marker="o", ls="", label=said, **look))
     axes["correlation"].legend(
         handles=handles, loc="upper left", bbox_to_anchor=(-0.06, -0.45), borderaxespad=0
     )
@@ -91,11 +96,7 @@ def refit_grid(grid: Mapping[tuple[float, float], Refit], labels: np.ndarray, hi
         _map(axis, fit, None, labels, hierarchy, names=False)
         axis.set_title(f"top-1 {fit.scores['top1']:.0%}, r = {fit.scores['correlation']:.2f}", fontsize=9)
 
-    return alpha_ell_grid(grid, draw, hierarchy, _colours(hierarchy))
-
-
-def _said(fit: Refit) -> str:
-    return f"alpha {fit.setting.alpha:g}, ell {fit.setting.ell:g}, start {fit.setting.seed + 1}"
+    return classes.alpha_ell_grid(grid, draw, hierarchy, _colours(hierarchy))
 
 
 def _map(
@@ -109,26 +110,11 @@ def _map(
         _, old, _ = plane(before.latents, labels, distances)
         axis.plot(*np.stack([old, means]).transpose(2, 0, 1), color=GHOST, lw=0.8, zorder=1)
         axis.scatter(old[:, 0], old[:, 1], s=26, facecolor="white", edgecolor=GHOST, lw=1, zorder=3)
-    axis.scatter(
-        means[:, 0], means[:, 1], c=colours, s=52 if names else 26, edgecolor="white", lw=0.7, zorder=4
-    )
+    axis.scatter(*means.T, c=colours, s=52 if names else 26, edgecolor="white", lw=0.7, zorder=4)
     wide = np.array([1.35 if names else 1.0, 1.0])
     low, high = means.min(axis=0), means.max(axis=0)  # stray scenes may lie outside
     middle, reach = (low + high) / 2, 0.58 * max(*((high - low) / wide), 1e-3)
-    plain_frame(axis, middle, wide * reach)
+    classes.plain_frame(axis, middle, wide * reach)
     if names:
-        write_names(axis, hierarchy, means, means, colours)
+        classes.write_names(axis, hierarchy, means, means, colours)
     return share
-
-
-def _dumbbell(axis: Axes, value: float, before: float | None, limits: tuple[float, float]) -> None:
-    text: dict[str, Any] = {"textcoords": "offset points", "ha": "center"}
-    if before is not None:
-        axis.plot([before, value], [0, 0], color=GHOST, lw=2, zorder=1)
-        axis.plot(before, 0, "o", mfc="white", mec=GHOST, ms=9, zorder=2)
-        axis.annotate(f"{before:.2f}", (before, 0), (0, -18), color="0.4", **text)
-    axis.plot(value, 0, "o", color=OURS, ms=11, zorder=3, mec="white")
-    axis.annotate(f"{value:.2f}", (value, 0), (0, 9), color=OURS, weight="bold", **text)
-    shown = [v for v in (*limits, value, before) if v is not None and np.isfinite(v)]
-    axis.set(xlim=(min(shown), max(shown)), ylim=(-1, 1), yticks=[])
-    axis.spines["left"].set_visible(False)

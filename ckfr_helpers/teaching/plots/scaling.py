@@ -13,9 +13,8 @@ from ckfr_helpers.teaching.plots.style import BASELINE, COLOURS, OURS, subplots
 def scaling_figure(result: Mapping[str, Any]) -> Figure:
     """Time and added peak memory, log-log: the loss by number of classes, and a training step with it.
 
-    ``result`` is ``runtime.load_result("scaling_cpu")``. Dashed: B² log B for time and B² for memory, drawn
-    through the loss's largest batch, so that a measured line above it on its way there grows more slowly than
-    the order says.
+    ``result`` is ``runtime.load_result("scaling_cpu")``. Dashed: the expected order, drawn through the loss's
+    largest batch, so that a measured line above it on its way there grows more slowly.
     """
     rows = pd.DataFrame(result["rows"]).sort_values("batch")
     loss = rows[rows.what == "loss"]
@@ -46,11 +45,6 @@ def scaling_figure(result: Mapping[str, Any]) -> Figure:
 
 
 def growth(rows: Sequence[Mapping[str, Any]], what: str, value: str, least: int = 512) -> float:
-    """Slope of log ``value`` over log batch, by least squares, from batches of ``least`` on: 2 means B².
-
-    ``what`` is "loss", "step" or "step without the loss", ``value`` "seconds" or "added_mb". Smaller batches
-    are left out, since fixed costs rule there.
-    """
-    points = [(row["batch"], row[value]) for row in rows if row["what"] == what and row["batch"] >= least]
-    batches, values = np.log(np.array(points, dtype=float)).T
-    return float(np.polyfit(batches, values, 1)[0])
+    """Slope of log ``value`` over log batch: 2 means B². Fixed costs rule below ``least``."""
+    points = pd.DataFrame(rows).query("what == @what and batch >= @least")
+    return float(np.polyfit(np.log(points.batch), np.log(points[value]), 1)[0])

@@ -1,6 +1,7 @@
 """Figures of studies, all drawn from the long table of `training.results`."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -47,10 +48,8 @@ def differences(
         axis.locator_params(axis="x", nbins=4)
     axes[0, 0].set_yticks(range(len(lines)), [dataset_title(one, label) for one, label in lines])
     axes[0, 0].set_ylim(len(lines) - 0.5, -0.5)
-    handles = [
-        Line2D([], [], color=colours[m], marker="o", markersize=5, label=f"{method_title(m)} − {PLAIN}")
-        for m in shown
-    ]
+    dot: dict[str, Any] = {"marker": "o", "ms": 5}
+    handles = [Line2D([], [], color=colours[m], label=f"{method_title(m)} − {PLAIN}", **dot) for m in shown]
     figure.legend(handles=handles, loc="outside upper center", ncols=min(4, len(handles)))
     return figure
 
@@ -68,15 +67,14 @@ def choices(results: Sequence[Results]) -> Figure:
     ells = sorted({parse(text).get("ell", 1.2) for grid in grids.values() for text in grid.parameters})
     shades = dict(zip(ells, plt.get_cmap(CMAP)(np.linspace(0, 0.85, len(ells))), strict=True))
     for axis, (one, label) in zip(axes.flat, panels, strict=False):
-        grid, by = grids[one.name].query("dataset == @label"), one.about["study"]["choose_by"]
+        grid = grids[one.name].query("dataset == @label")
         own = grid[grid.method == "ckfr"].reset_index(drop=True)
         own = own.join(pd.DataFrame([{"ell": 1.2} | parse(text) for text in own.parameters]))
         alphas = sorted(own.alpha.unique())
         for ell, line in own.groupby("ell"):
             line = line.sort_values("alpha")
-            axis.plot(
-                np.searchsorted(alphas, line.alpha), line["mean"], "o-", color=shades[ell], markersize=4
-            )
+            places = np.searchsorted(alphas, line.alpha)
+            axis.plot(places, line["mean"], "o-", color=shades[ell], ms=4)
         best = own[own.parameters == one.chosen[label, "ckfr"]].iloc[0]
         axis.plot(alphas.index(best.alpha), best["mean"], "o", ms=14, mfc="none", mec="black")
         plain = grid[(grid.method == PLAIN) & (grid.parameters == one.chosen[label, PLAIN])]
@@ -85,7 +83,7 @@ def choices(results: Sequence[Results]) -> Figure:
         axis.set(title=dataset_title(one, label), xlabel="alpha")
         axis.margins(x=0.1, y=0.15)
         if axis in axes[:, 0]:
-            axis.set_ylabel(f"{score_title(by)}\non validation")
+            axis.set_ylabel(f"{score_title(one.about['study']['choose_by'])}\non validation")
     for axis in axes.flat[len(panels) :]:
         axis.set_visible(False)
     handles = [Line2D([], [], color=shades[ell], marker="o", label=f"ell = {ell:g}") for ell in ells]
@@ -111,9 +109,8 @@ def by_bias(
             axis.axhline(level, color="black", linestyle=":", linewidth=1)
             axis.text(len(labels) - 1, level, f"{free[score]} ", ha="right", va="bottom", fontsize=9)
         axis.set_xticks(places, [label.removeprefix("bias ") for label in labels])
-        axis.set(
-            title=score_title(score, short=True), xlabel="background bias", xlim=(-0.3, len(labels) - 0.7)
-        )
+        axis.set_title(score_title(score, short=True))
+        axis.set(xlabel="background bias", xlim=(-0.3, len(labels) - 0.7))
         axis.margins(y=0.15)
     axes[0, 0].legend()
     return figure

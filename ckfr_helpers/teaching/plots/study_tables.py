@@ -68,23 +68,17 @@ def look_table(results: Results, scores: Sequence[str] = tuple(LOOK_NAMES)) -> p
     """Means over seeds with 95 % intervals, the paired difference, and its interval over photographs."""
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for row in _told([results], scores, [BASELINE, "ckfr"]).itertuples():
-        if row.mean is None:
-            continue
-        own = rows.setdefault((row.dataset, score_title(row.score)), {})
-        own[method_title(row.method)] = f"{row.mean:.3f}"
-        for column, told in (
-            ("difference over seeds", row.difference),
-            ("difference over photographs", row.photographs_difference),
-        ):
-            own[column] = "" if told is None else f"{told:+.3f}"
+        if row.mean is not None:
+            own = rows.setdefault((row.dataset, score_title(row.score)), {})
+            own[method_title(row.method)] = f"{row.mean:.3f}"
+            differences = {"seeds": row.difference, "photographs": row.photographs_difference}
+            for over, told in differences.items():
+                own[f"difference over {over}"] = "" if told is None else f"{told:+.3f}"
     return pd.DataFrame(rows).T
 
 
 def free_table(results: Sequence[Results]) -> pd.DataFrame:
-    """Look scores that need no training, one column a study, and means before and after training.
-
-    Of several data sets the first is taken: the test pictures are the same for all.
-    """
+    """Look scores that need no training, and means before and after it, on each study's first data set."""
     methods = ("uniform map", "random point", "centre map", "whole picture", "untrained", BASELINE)
     columns: dict[str, dict[tuple[str, str], float]] = {one.name: {} for one in results}
     for score, method, one in itertools.product(

@@ -6,19 +6,15 @@ from typing import Any
 import matplotlib.pyplot as plt
 import PIL.Image
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 #: Sequential colour map: prints in grey and reads alike for most kinds of colour blindness.
 CMAP = "cividis"
 
 #: Seaborn's colour-blind-safe cycle, by name, so that one thing keeps one colour across figures.
-COLOURS: dict[str, Any] = dict(
-    zip(
-        ("blue", "orange", "green", "red", "purple", "brown", "pink", "grey", "yellow", "sky"),
-        sns.color_palette("colorblind", 10),
-        strict=True,
-    )
-)
+_NAMES = ("blue", "orange", "green", "red", "purple", "brown", "pink", "grey", "yellow", "sky")
+COLOURS: dict[str, Any] = dict(zip(_NAMES, sns.color_palette("colorblind", 10), strict=True))
 
 #: Baseline and method, everywhere.
 BASELINE, OURS = COLOURS["grey"], COLOURS["blue"]
@@ -49,6 +45,11 @@ def subplots(
     return figure, figure.subplots(rows, columns, **options)
 
 
+def note(axis: Axes, text: str, place: Any, points: tuple[float, float], **look: Any) -> None:
+    """Text so many points right of and above a place on the axis."""
+    axis.annotate(text, place, xytext=points, textcoords="offset points", **look)
+
+
 def png(figure: Figure, dpi: int = 100, colours: int = 256) -> bytes:
     """The figure as PNG in at most 256 colours, which keeps notebooks small; closes the figure."""
     picture = PIL.Image.open(io.BytesIO(_saved(figure, dpi, "png"))).convert("RGB")
@@ -70,14 +71,9 @@ def _saved(figure: Figure, dpi: int, kind: str, **options: Any) -> bytes:
 
 
 def show(figure: Figure, alt: str, dpi: int = 100, photo: bool = False, colours: int = 256) -> None:
-    """Display the figure in a notebook, and close it.
+    """Display the figure in a notebook, and close it; ``alt`` says what it shows to those who cannot see it.
 
-    Args:
-        figure: from this package or your own.
-        alt: one sentence that says what the picture shows, for readers who cannot see it.
-        dpi: resolution.
-        photo: keep it as JPEG, which suits photographs, rather than as PNG.
-        colours: of a PNG, at most; 64 are plenty for lines and make it a quarter smaller.
+    ``photo`` keeps it as JPEG. Of a PNG's ``colours``, 64 are plenty for lines and make it a quarter smaller.
     """
     from IPython.display import Image, display
 

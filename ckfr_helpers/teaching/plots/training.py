@@ -1,7 +1,7 @@
 """Figures of notebook 03: curves, confusions in tree order, latent against tree distance, severities."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,24 +13,19 @@ from sklearn.metrics import confusion_matrix
 
 from ckfr_helpers import metrics
 from ckfr_helpers.losses.triplet import latent_distances
-from ckfr_helpers.teaching.plots.multiples import class_matrices
+from ckfr_helpers.teaching.lesson import Pair
+from ckfr_helpers.teaching.plots.classes import class_matrices
 from ckfr_helpers.teaching.plots.names import NAMES
 from ckfr_helpers.teaching.plots.style import BASELINE, OURS
 
-if TYPE_CHECKING:
-    from ckfr_helpers.teaching.lesson import Pair
 
-
-def curves(pairs: Sequence["Pair"]) -> Figure:
+def curves(pairs: Sequence[Pair]) -> Figure:
     """Cross-entropy, metric term and validation accuracy over epochs, one row a condition."""
-    panels = (
-        ("train_cross_entropy", "cross-entropy (train)"),
-        ("train_metric", "alpha × metric term (train)"),
-        ("val_top1", "top-1 (validation)"),
-    )
+    titles = ("cross-entropy (train)", "alpha × metric term (train)", "top-1 (validation)")
+    panels = dict(zip(("train_cross_entropy", "train_metric", "val_top1"), titles, strict=True))
     figure, axes = plt.subplots(len(pairs), 3, figsize=(10, 2.7 * len(pairs)), squeeze=False)
     for row, pair in zip(axes, pairs, strict=True):
-        for axis, (key, title) in zip(row, panels, strict=True):
+        for axis, (key, title) in zip(row, panels.items(), strict=True):
             for name, outcome, colour in _both(pair):
                 values = [epoch[key] for epoch in outcome.history]
                 axis.plot(range(1, len(values) + 1), values, "o-", color=colour, label=name, markersize=4)
@@ -40,7 +35,7 @@ def curves(pairs: Sequence["Pair"]) -> Figure:
     return figure
 
 
-def confusions(pair: "Pair") -> Figure:
+def confusions(pair: Pair) -> Figure:
     """Both methods' answers (columns) by true class (rows): near the diagonal means near in the tree."""
     shares = {}
     for name, outcome, _ in _both(pair):
@@ -51,7 +46,7 @@ def confusions(pair: "Pair") -> Figure:
     return class_matrices(shares, pair.hierarchy, "share of the true class", side=4.4)
 
 
-def latent_against_tree(pair: "Pair", ell: float = 1.2, most: int = 300) -> Figure:
+def latent_against_tree(pair: Pair, ell: float = 1.2, most: int = 300) -> Figure:
     """Distances of pairs of test scenes, by path length: before training, after the baseline, after CKFR."""
     labels = pair.ckfr.test.labels
     keep = np.linspace(0, len(labels) - 1, min(most, len(labels))).round().astype(int)
@@ -71,7 +66,7 @@ def latent_against_tree(pair: "Pair", ell: float = 1.2, most: int = 300) -> Figu
     return figure
 
 
-def severities(pair: "Pair") -> Figure:
+def severities(pair: Pair) -> Figure:
     """How far from the truth the wrong answers are: counts by height of the lowest common ancestor."""
     matrix = pair.hierarchy.distances("lca_height")
     figure, axis = plt.subplots(figsize=(8, 3.2))
@@ -86,7 +81,7 @@ def severities(pair: "Pair") -> Figure:
     return figure
 
 
-def quick_table(pairs: Sequence["Pair"]) -> pd.DataFrame:
+def quick_table(pairs: Sequence[Pair]) -> pd.DataFrame:
     """Test scores of one run each, with the free minimum-risk decisions of both beside them."""
     rows = {}
     for pair in pairs:
@@ -97,11 +92,11 @@ def quick_table(pairs: Sequence["Pair"]) -> pd.DataFrame:
     return pd.DataFrame(rows).T
 
 
-def _both(pair: "Pair") -> list[tuple[str, Any, Any]]:
+def _both(pair: Pair) -> list[tuple[str, Any, Any]]:
     return [("baseline", pair.baseline, BASELINE), ("CKFR", pair.ckfr, OURS)]
 
 
-def three_matrices(pair: "Pair", ell: float = 1.2) -> Figure:
+def three_matrices(pair: Pair, ell: float = 1.2) -> Figure:
     """The tree's class distances beside those between class means of test latents, all in tree order."""
     tree = pair.hierarchy.distances("path")
     upper = np.triu_indices(len(tree), 1)

@@ -1,7 +1,6 @@
 """Live panels: a few controls, one picture, and the numbers under it. ipywidgets 7.7 and 8."""
 
-from ckfr_helpers.teaching.sliders.arrangement import arrangement_panel
+from ckfr_helpers.teaching.sliders.alpha_ell import arrangement_panel, refit_panel
 from ckfr_helpers.teaching.sliders.panel import Panel, View
-from ckfr_helpers.teaching.sliders.refit import refit_panel
 
 __all__ = ["Panel", "View", "arrangement_panel", "refit_panel"]

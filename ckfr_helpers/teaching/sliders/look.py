@@ -10,8 +10,7 @@ from ckfr_helpers.attribution.cam import score_maps
 from ckfr_helpers.teaching.look_lesson import LookLesson
 from ckfr_helpers.teaching.plots.photos import map_tile, maps_on_pictures, photo_grid
 from ckfr_helpers.teaching.plots.style import jpeg
-from ckfr_helpers.teaching.sliders.controls import alpha_slider, named
-from ckfr_helpers.teaching.sliders.panel import Panel, View
+from ckfr_helpers.teaching.sliders.panel import Panel, View, alpha_slider, named
 
 GRID_THRESHOLDS = (0.2, 0.45, 0.7)
 
@@ -23,9 +22,8 @@ def network_name(alpha: float) -> str:
 def look_panel(lesson: LookLesson, indices: Sequence[int], picture: int = 0) -> Panel:
     """Sliders for score threshold, blend and the alpha of the network; boxes and scores follow.
 
-    Every score is one of validation scenes: who moves a slider while looking at a score chooses by it.
-
-    ``indices`` are the validation scenes to show, ``picture`` is which of them the static grid shows.
+    ``indices`` are of validation scenes, since who moves a slider while looking at a score chooses by it;
+    ``picture`` is which of them the static grid shows.
     """
     scenes = lesson.sources["val"]
     examples = [scenes[int(index)] for index in indices]
@@ -40,9 +38,8 @@ def look_panel(lesson: LookLesson, indices: Sequence[int], picture: int = 0) -> 
 
     def compute(threshold: float, blend: float, alpha: float) -> View:
         threshold, name = round(float(threshold), 3), network_name(alpha)
-        figure = maps_on_pictures(
-            pictures, names, {name: maps[alpha]}, boxes, {name: threshold}, blend=blend, side=1.5
-        )
+        row, cut = {name: maps[alpha]}, {name: threshold}
+        figure = maps_on_pictures(pictures, names, row, boxes, cut, blend=blend, side=1.5)
         ious = [axis.get_xlabel() for axis in figure.axes[len(names) :]]
         numbers = (
             f"{name}, threshold {threshold:.2f} | box right (IoU of at least 0.5) in "
@@ -54,20 +51,14 @@ def look_panel(lesson: LookLesson, indices: Sequence[int], picture: int = 0) -> 
         return View(jpeg(figure), numbers, alt)
 
     def static() -> View:
-        tiles = {
-            network_name(alpha): [
-                map_tile(pictures[picture], own[picture], boxes[picture], cut) for cut in GRID_THRESHOLDS
-            ]
-            for alpha, own in maps.items()
-        }
-        figure = photo_grid(tiles, [f"threshold {threshold:g}" for threshold in GRID_THRESHOLDS], side=1.8)
-        shares = pd.DataFrame(
-            [[f"{share_right(alpha, threshold):.0%}" for threshold in GRID_THRESHOLDS] for alpha in maps],
-            list(map(network_name, maps)),
-            GRID_THRESHOLDS,
-        )
+        image, true = pictures[picture], boxes[picture]
+        tiles, shares = {}, {}
+        for alpha, own in maps.items():
+            tiles[network_name(alpha)] = [map_tile(image, own[picture], true, cut) for cut in GRID_THRESHOLDS]
+            shares[network_name(alpha)] = {cut: f"{share_right(alpha, cut):.0%}" for cut in GRID_THRESHOLDS}
+        figure = photo_grid(tiles, [f"threshold {cut:g}" for cut in GRID_THRESHOLDS], side=1.8)
         numbers = "share of all validation boxes right (IoU of at least 0.5) at each threshold:\n"
-        numbers += shares.to_string(col_space=8)
+        numbers += pd.DataFrame(shares).T.to_string(col_space=8)
         alt = (
             f"The map of one {names[picture]} by {len(maps)} networks, one a row, with the box at "
             f"thresholds {', '.join(map(str, GRID_THRESHOLDS))}: the higher, the smaller the box."
@@ -75,12 +66,10 @@ def look_panel(lesson: LookLesson, indices: Sequence[int], picture: int = 0) -> 
         return View(jpeg(figure), numbers, alt)
 
     wide = 70  # pixels, for the longest label
-    blend = widgets.FloatSlider(
-        value=0.6, min=0, max=1, step=0.1, readout_format=".1f", **named("blend", wide)
-    )
+    cut, blend = {"max": 0.95, "step": 0.05}, {"max": 1, "step": 0.1, "readout_format": ".1f"}
     controls = {
-        "threshold": widgets.FloatSlider(value=0.45, min=0, max=0.95, step=0.05, **named("threshold", wide)),
-        "blend": blend,
+        "threshold": widgets.FloatSlider(value=0.45, min=0, **cut, **named("threshold", wide)),
+        "blend": widgets.FloatSlider(value=0.6, min=0, **blend, **named("blend", wide)),
         "alpha": alpha_slider(list(maps), next(iter(maps)), wide),
     }
     return Panel(compute, controls, static, height=390)

@@ -8,7 +8,7 @@ import base64
 import html
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -42,12 +42,8 @@ class Panel:
 
     The first view is there when the constructor returns. Draw with `plots.style.subplots`, since a worker
     thread computes the later ones. ``view`` is the one shown; None after an exception, which is ``error``.
-
-    Args:
-        compute: from the controls' values, by name, to a `View`. Never runs twice at the same time.
-        controls: name -> ipywidgets control with a ``value``.
-        static: the same view for a few settings in one picture, shown before the controls.
-        height: of the picture, in pixels.
+    ``compute`` gets the controls' values by name, and never runs twice at the same time; ``static`` gives the
+    same view for a few settings in one picture; ``height`` is the picture's, in pixels.
     """
 
     def __init__(
@@ -76,11 +72,7 @@ class Panel:
         self.wait()
 
     def wait(self, timeout: float | None = None) -> None:
-        """Return when the view for the newest control values is shown, or raise what ``compute`` raised.
-
-        Raises:
-            TimeoutError: if it takes more than ``timeout`` seconds.
-        """
+        """Return when the newest view is shown, or raise what ``compute`` raised; or time out (seconds)."""
         self._newest.result(timeout)
         if self.error is not None:
             raise self.error
@@ -127,6 +119,18 @@ class Panel:
             if move == self._moves:
                 self.view, self.error = view, error
                 self._picture.value, self._numbers.value = picture, _status(numbers)
+
+
+def named(name: str, label_width: int = 45) -> dict[str, Any]:
+    """Options of every control: its name beside it, and no new value (a computation) before it is let go."""
+    style = {"description_width": f"{label_width}px"}
+    return {"description": name, "style": style, "continuous_update": False}
+
+
+def alpha_slider(alphas: Sequence[float], value: float, label_width: int = 45) -> widgets.SelectionSlider:
+    """Alpha by named steps, since useful alphas span orders of magnitude."""
+    options = [(f"{alpha:g}", alpha) for alpha in alphas]
+    return widgets.SelectionSlider(options=options, value=value, **named("alpha", label_width))
 
 
 def _status(text: str) -> str:

@@ -10,8 +10,14 @@ from matplotlib.colors import to_hex
 from ckfr_helpers.datasets.scenes.photos import class_ids
 from ckfr_helpers.hierarchy import Hierarchy
 from ckfr_helpers.losses.arrangement import small_trees
-from ckfr_helpers.teaching.plots.branches import HUES, class_colours, main_branches, node_colours, sisters
-from ckfr_helpers.teaching.plots.multiples import alpha_ell_grid
+from ckfr_helpers.teaching.plots.classes import (
+    HUES,
+    alpha_ell_grid,
+    class_colours,
+    main_branches,
+    node_colours,
+    sisters,
+)
 from ckfr_helpers.teaching.plots.refit import MOST_BRANCHES
 from ckfr_helpers.teaching.plots.style import COLOURS
 

@@ -1,18 +1,94 @@
-"""Small multiples: matrices over the classes in tree order, and pictures over alpha and ell."""
+"""Classes in figures: the branches of a tree and their colours, matrices in tree order, maps with names."""
 
-from collections.abc import Callable, Mapping
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
 from ckfr_helpers.hierarchy.tree import Hierarchy
-from ckfr_helpers.teaching.plots.style import CMAP, subplots
+from ckfr_helpers.teaching.plots.style import CMAP, COLOURS, subplots
 
-Result = TypeVar("Result")
+#: Of branches in tree order, unless a figure says otherwise; notebook 03's text names some.
+HUES = ("orange", "sky", "blue", "green", "red", "purple", "brown", "pink", "yellow", "grey")
+
+
+class Branch(NamedTuple):
+    """One branch: its top node, place of its first class in tree order, its classes from there on."""
+
+    node: str
+    start: int
+    labels: tuple[int, ...]
+
+
+def main_branches(hierarchy: Hierarchy, most: int, smallest: int = 1) -> list[Branch]:
+    """Cut the tree into branches: the largest is opened again and again, as long as that leaves few enough.
+
+    There are at most ``most`` branches of at least ``smallest`` classes. Smaller ones are not counted, and a
+    branch that would lose more than a fifth of its classes to them stays whole. All come in tree order, and
+    together they hold every class once.
+    """
+    ranges = _ranges(hierarchy)
+    found, closed = [hierarchy.root], set[str]()
+    while candidates := [node for node in found if node not in closed]:
+        widest = max(candidates, key=lambda node: ranges[node][1])
+        children = hierarchy.children.get(widest, ())
+        place = found.index(widest)
+        opened = [*found[:place], *children, *found[place + 1 :]]
+        counted = [node for node in opened if ranges[node][1] >= smallest]
+        kept = sum(ranges[child][1] for child in children if ranges[child][1] >= smallest)
+        if len(counted) <= most and 5 * kept >= 4 * ranges[widest][1]:
+            found = opened
+        else:
+            closed.add(widest)
+    order = hierarchy.order().tolist()
+    spans = [(node, *ranges[node]) for node in found]
+    return [Branch(node, start, tuple(order[start : start + size])) for node, start, size in spans]
+
+
+def _ranges(hierarchy: Hierarchy) -> dict[str, tuple[int, int]]:
+    """(first place in tree order, number of classes) of every node."""
+    ranges: dict[str, tuple[int, int]] = {}
+    for place, label in enumerate(hierarchy.order()):
+        for node in hierarchy.path_to_root(hierarchy.classes[label]):
+            start, size = ranges.get(node, (place, 0))
+            ranges[node] = (start, size + 1)
+    return ranges
+
+
+def sisters(hierarchy: Hierarchy) -> list[tuple[int, ...]]:
+    """Labels of the classes that share a parent, one tuple a parent: the finest cut of a small tree."""
+    under: dict[str, list[int]] = {}
+    for label in hierarchy.order().tolist():
+        under.setdefault(hierarchy.parent[hierarchy.classes[label]], []).append(label)
+    return [tuple(labels) for labels in under.values()]
+
+
+def class_colours(branches: Sequence[Sequence[int]], hues: Sequence[str] = HUES) -> np.ndarray:
+    """(C, 3) RGB in label order: one hue a branch, from light to dark within it: relatives look alike.
+
+    ``branches`` hold labels, together 0 to C − 1; with more of them than ``hues``, these come round again.
+    """
+    colours = np.zeros((sum(map(len, branches)), 3))
+    for number, labels in enumerate(branches):
+        hue = np.array(to_rgb(COLOURS[hues[number % len(hues)]]))
+        colours[list(labels)] = hue * np.linspace(1, 0.55, len(labels))[:, None]
+    return colours
+
+
+def node_colours(hierarchy: Hierarchy, most: int) -> dict[str, Any]:
+    """Node id -> colour for the nodes of at most so many main branches, the way down to each included."""
+    found = {}
+    for branch, hue in zip(main_branches(hierarchy, most), HUES, strict=False):
+        end = branch.start + len(branch.labels)
+        for node, (start, size) in _ranges(hierarchy).items():
+            if branch.start <= start and start + size <= end:
+                found[node] = COLOURS[hue]
+    return found
 
 
 def class_matrices(
@@ -25,8 +101,7 @@ def class_matrices(
     """
     order = hierarchy.order()
     names = [hierarchy.names[label] for label in order] if len(order) <= 30 else []
-    size = (side * len(matrices) + 1.5, side + 1)
-    figure, axes = subplots(1, len(matrices), figsize=size, sharey=True)
+    figure, axes = subplots(1, len(matrices), figsize=(side * len(matrices) + 1.5, side + 1), sharey=True)
     figure.set_layout_engine("compressed")
     for axis, (title, matrix) in zip(axes, matrices.items(), strict=True):
         picture = axis.imshow(matrix[np.ix_(order, order)], cmap=CMAP, vmin=0, vmax=1)
@@ -40,8 +115,8 @@ def class_matrices(
 
 
 def alpha_ell_grid(
-    grid: Mapping[tuple[float, float], Result],
-    draw: Callable[[Axes, Result], None],
+    grid: Mapping[tuple[float, float], Any],
+    draw: Callable[[Axes, Any], None],
     hierarchy: Hierarchy,
     colours: np.ndarray,
 ) -> Figure:
@@ -59,10 +134,9 @@ def alpha_ell_grid(
         row[0].set_ylabel(f"ell = {ell:g}", fontsize=11, weight="bold")
     for axis, alpha in zip(axes[-1], alphas, strict=True):
         axis.set_xlabel(f"alpha = {alpha:g}", fontsize=11, weight="bold")
-    handles = [
-        Line2D([], [], marker="o", ls="", color=colours[label], label=hierarchy.names[label])
-        for label in hierarchy.order()
-    ]
+    dot: dict[str, Any] = {"marker": "o", "ls": ""}
+    order = hierarchy.order()
+    handles = [Line2D([], [], color=colours[label], label=hierarchy.names[label], **dot) for label in order]
     spacing = {"handletextpad": 0.1, "columnspacing": 0.8 if len(handles) > 8 else 2.0}
     columns = min(len(handles), 2 * len(alphas))
     figure.legend(handles=handles, loc="outside upper center", ncols=columns, **spacing)
