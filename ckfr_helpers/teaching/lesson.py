@@ -7,7 +7,7 @@ photos' cached trunk outputs, at two strengths of background bias. The two metho
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -82,7 +82,7 @@ def run_lesson(lesson: Lesson) -> list[Pair]:
     """Train both methods under every condition, and print a line about each network."""
     if lesson.data == "photos":
         return _photos(lesson)
-    own = {"alpha": lesson.alpha, "epochs": lesson.epochs, "seed": lesson.seed}
+    own: dict[str, Any] = {"alpha": lesson.alpha, "epochs": lesson.epochs, "seed": lesson.seed}
     config = TrainConfig(data="mini-imagenet", model="wide_resnet50_2", precision="bf16-mixed", **own)
     return [finetune_pair(config, condition) for condition in lesson.conditions]
 
@@ -132,10 +132,10 @@ def finetune_pair(config: TrainConfig, condition: str) -> Pair:
     return Pair(condition, source.hierarchy, *_both(condition, config, trained), before)
 
 
-def _both(condition: str, config: TrainConfig, trained: Callable[[TrainConfig], Outcome]) -> list[Outcome]:
+def _both(at: str, config: TrainConfig, fit: Callable[[TrainConfig], Outcome]) -> tuple[Outcome, Outcome]:
     outcomes = []
     for name, asked in (("baseline", config.baseline()), ("CKFR", config)):
-        outcomes.append(one := trained(asked))
+        outcomes.append(one := fit(asked))
         said = f"top-1 {one.scores['top1']:.3f} on test, best epoch {one.best_epoch}"
-        print(f"{condition}, {name}: {said}", flush=True)
-    return outcomes
+        print(f"{at}, {name}: {said}", flush=True)
+    return outcomes[0], outcomes[1]

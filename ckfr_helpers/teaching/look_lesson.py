@@ -7,7 +7,7 @@ weights on the same batches.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -107,18 +107,18 @@ def run_look_lesson(
     sources: dict[str, PhotoScenes] = {}
     for split, count, tie in (("train", each, bias), ("val", each // 2, 0.0), ("test", each // 2, 0.0)):
         total = max(2, count) * len(class_ids())
-        options = {"size": SIZE, "scenes": total, "seed": seed, "background_bias": tie}
+        options: dict[str, Any] = {"size": SIZE, "scenes": total, "seed": seed, "background_bias": tie}
         sources[split] = cast(PhotoScenes, datasets.open_source("photos", split, **options))
     features = {split: cached(source) for split, source in sources.items()}
     swapped = [cached(OnBackground(sources["test"], name)) for name in ("usual", "foreign")]
     models = {}
     for alpha in map(float, alphas):
-        recipe = {"epochs": 4, "lr": 1e-3, "seed": seed, "accelerator": "cpu"}
+        recipe: dict[str, Any] = {"epochs": 4, "lr": 1e-3, "seed": seed, "accelerator": "cpu"}
         config = TrainConfig(model=LITE, freeze=STAGE, alpha=alpha, **recipe)
         tail = train_tail(features, sources["test"].hierarchy, config).tail
         looks = [look(tail, CachedLoader(features[s], 64, train=False), sources[s]) for s in ("val", "test")]
         answers = [predict(tail, CachedLoader(part, 64, train=False)).logits.argmax(1) for part in swapped]
-        models[alpha] = TrainedNetwork(tail, *looks, *answers)
+        models[alpha] = TrainedNetwork(tail, looks[0], looks[1], answers[0], answers[1])
         found = models[alpha].scores
         energy, box = found["energy"], found["gt_known_fixed"]
         said = f"top-1 {found['top1']:.2f}, energy on the object {energy:.2f}, box right {box:.2f}"

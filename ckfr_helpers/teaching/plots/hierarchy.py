@@ -88,7 +88,7 @@ def _write_name(
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.4, "alpha": 0.85},
         )  # fmt: skip
     elif every_name:
-        slant = {"rotation": 28, "rotation_mode": "anchor", "va": "bottom"}
+        slant: dict[str, Any] = {"rotation": 28, "rotation_mode": "anchor", "va": "bottom"}
         axis.text(x, y - 0.1, hierarchy.name(node), fontsize=9, color="0.3", **slant)
 
 

@@ -110,7 +110,8 @@ def _map(
         _, old, _ = plane(before.latents, labels, distances)
         axis.plot(*np.stack([old, means]).transpose(2, 0, 1), color=GHOST, lw=0.8, zorder=1)
         axis.scatter(old[:, 0], old[:, 1], s=26, facecolor="white", edgecolor=GHOST, lw=1, zorder=3)
-    axis.scatter(*means.T, c=colours, s=52 if names else 26, edgecolor="white", lw=0.7, zorder=4)
+    x, y = means.T
+    axis.scatter(x, y, c=colours, s=52 if names else 26, edgecolor="white", lw=0.7, zorder=4)
     wide = np.array([1.35 if names else 1.0, 1.0])
     low, high = means.min(axis=0), means.max(axis=0)  # stray scenes may lie outside
     middle, reach = (low + high) / 2, 0.58 * max(*((high - low) / wide), 1e-3)

@@ -17,7 +17,7 @@ from ckfr_helpers.teaching.sliders.panel import Panel, View, alpha_slider, named
 
 POINT_ALPHAS, REFIT_ALPHAS = (0, 1, 2, 5, 10, 20, 50, 100), (0, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 GRID_ELLS = (0.8, 1.2, 2.0)  # of both static grids; their alphas:
-POINT_GRID, REFIT_GRID = (0, 2, 20, 100), (0, 0.2, 2, 20)
+POINT_GRID, REFIT_GRID = (0.0, 2.0, 20.0, 100.0), (0.0, 0.2, 2.0, 20.0)
 STARTS = 5
 
 
