@@ -14,6 +14,7 @@ from ckfr_helpers.datasets.scenes.single import PhotoScenes
 from ckfr_helpers.runtime import CkfrError
 from ckfr_helpers.teaching import look_lesson
 from ckfr_helpers.teaching.sliders.look import look_panel
+from ckfr_helpers.training import tails
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,8 @@ def lesson(tmp_path_factory):
 
         patch.setattr(datasets, "open_source", open_source)
         patch.setattr(look_lesson, "SIZE", 64)
-        yield look_lesson.run_look_lesson((0, 20), bias=0.5, scenes=16)
+        patch.setattr(tails, "num_workers", lambda: 0)  # so few scenes are not worth a process
+        yield look_lesson.run_look_lesson((0, 20), bias=0.5, scenes=4)
 
 
 def test_every_network_is_looked_at_on_the_same_scenes(lesson):
