@@ -31,7 +31,7 @@ from torchvision import transforms
 from ckfr_helpers import datasets
 from ckfr_helpers.datasets.base import ImageSource
 from ckfr_helpers.datasets.cache import cached
-from ckfr_helpers.datasets.files import FileSource, FileTree
+from ckfr_helpers.datasets.files import FileSource
 from ckfr_helpers.datasets.loading import TransformedView, seed_worker
 from ckfr_helpers.datasets.subset import Part
 from ckfr_helpers.datasets.transforms import make_transform, stored_side
@@ -65,7 +65,7 @@ class Files(FileSource):
     def __init__(self, folder: Path) -> None:
         self.paths = sorted(folder.glob("*.jpg"))
         names = [path.name for path in self.paths]
-        self._hold(FileTree(folder), names, np.zeros(len(names), dtype=np.int64))
+        self._hold(folder, names, np.zeros(len(names), dtype=np.int64))
 
 
 class OriginalForm:

@@ -18,27 +18,23 @@ if TYPE_CHECKING:
 
 
 class _Entry(NamedTuple):
-    """Where a source's class and its fetching function live, as ``module:attribute``."""
+    """A source's class and its fetching function, as ``module:attribute`` below this package."""
 
     source: "str | type[ImageSource] | None"
     fetch: str | None
-    # Handed to both, for modules that serve several names.
-    options: dict[str, Any] = {}  # noqa: RUF012 -- never written to
+    options: dict[str, Any] = {}  # noqa: RUF012 -- never written to; handed to both
 
 
-_SOURCES = "ckfr_helpers.datasets.sources"
-_FETCH = "ckfr_helpers.datasets.fetching"
-_SCENES = "ckfr_helpers.datasets.scenes"
 _REGISTRY: dict[str, _Entry] = {
-    "photos": _Entry(f"{_SCENES}.single:PhotoScenes", f"{_SCENES}.photos:fetch"),
-    "mini-imagenet": _Entry(f"{_SOURCES}.mini_imagenet:MiniImageNet", f"{_FETCH}.hub:fetch"),
-    "tiny-imagenet": _Entry(f"{_SOURCES}.tiny_imagenet:TinyImageNet", f"{_SOURCES}.tiny_imagenet:fetch"),
-    "cifar10": _Entry(f"{_SOURCES}.cifar:Cifar", f"{_FETCH}.cifar:fetch", {"name": "cifar10"}),
-    "cifar100": _Entry(f"{_SOURCES}.cifar:Cifar", f"{_FETCH}.cifar:fetch", {"name": "cifar100"}),
-    "folder": _Entry(f"{_SOURCES}.folder:PictureFolder", None),
-    "imagenet": _Entry(f"{_SOURCES}.imagenet:ImageNet", f"{_SOURCES}.imagenet:fetch"),
-    "several-photos": _Entry(f"{_SCENES}.several:SeveralScenes", None),
-    "wordnet": _Entry(None, f"{_FETCH}.wordnet:fetch"),
+    "photos": _Entry("scenes.single:PhotoScenes", "scenes.photos:fetch"),
+    "mini-imagenet": _Entry("sources.mini_imagenet:MiniImageNet", "sources.mini_imagenet:fetch"),
+    "tiny-imagenet": _Entry("sources.tiny_imagenet:TinyImageNet", "sources.tiny_imagenet:fetch"),
+    "cifar10": _Entry("sources.cifar:Cifar", "sources.cifar:fetch", {"name": "cifar10"}),
+    "cifar100": _Entry("sources.cifar:Cifar", "sources.cifar:fetch", {"name": "cifar100"}),
+    "folder": _Entry("sources.folder:PictureFolder", None),
+    "imagenet": _Entry("sources.imagenet:ImageNet", "sources.imagenet:fetch"),
+    "several-photos": _Entry("scenes.several:SeveralScenes", None),
+    "wordnet": _Entry(None, "fetching.wordnet:fetch"),
 }
 
 
@@ -69,7 +65,6 @@ def open_source(name: str, split: str, root: str | Path | None = None, **options
     """Open one split, ``"train"``, ``"val"`` or ``"test"``, of a source.
 
     Args:
-        name: one of `names`.
         root: folder that holds the source's folder (or that folder itself); None for ``data_root()``.
         options: passed to the source's class, e.g. ``val_fraction=0.1`` or ``background_bias=0.9``.
 
@@ -84,36 +79,27 @@ def open_source(name: str, split: str, root: str | Path | None = None, **options
     for option in options:
         if option not in known:
             raise CkfrError(f"{name} has no option {option!r}; expected one of {', '.join(sorted(known))}.")
-    arguments = {**entry.options, **options}
-    if root is not None:
-        arguments["root"] = root
-    return source(split=split, **arguments)
+    return source(split=split, **_arguments(entry, root, options))
 
 
 def fetch(name: str, root: str | Path | None = None, **options: Any) -> Path:
     """Bring one of `fetchable` here, if its terms and the network allow; do nothing if it is here already.
 
-    Args:
-        root: folder to put the source's folder in; None for ``data_root()``.
-        options: passed to the source's own function.
-
-    Returns:
-        The folder (or file) that now holds it.
-
-    Raises:
-        CkfrError: if the name is unknown, or the data could not be had from any of its places.
+    It goes below ``root``, or ``data_root()``; ``options`` are passed to the source's own function. Returns
+    the folder (or file) that now holds it. A `CkfrError` says why it could not be had from any of its places.
     """
     entry = _REGISTRY.get(name)
     if entry is None or entry.fetch is None:
         raise CkfrError(f"There is no data set {name!r} to fetch; expected one of {', '.join(fetchable())}.")
-    arguments = {**entry.options, **options}
-    if root is not None:
-        arguments["root"] = root
-    return _resolve(entry.fetch)(**arguments)
+    return _resolve(entry.fetch)(**_arguments(entry, root, options))
+
+
+def _arguments(entry: _Entry, root: str | Path | None, options: dict[str, Any]) -> dict[str, Any]:
+    return {**entry.options, **options, **({} if root is None else {"root": root})}
 
 
 def _resolve(place: Any) -> Any:
     if not isinstance(place, str):
         return place
     module, attribute = place.split(":")
-    return getattr(importlib.import_module(module), attribute)
+    return getattr(importlib.import_module(f"{__name__}.{module}"), attribute)

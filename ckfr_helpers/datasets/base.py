@@ -64,10 +64,8 @@ def make_example(
     """
     target: Target = {"label": int(label)}
     if boxes is not None:
-        height, width = image.shape[-2:]
-        target["boxes"] = BoundingBoxes(
-            boxes.float(), format=BoundingBoxFormat.XYXY, canvas_size=(height, width)
-        )
+        size = (image.shape[-2], image.shape[-1])
+        target["boxes"] = BoundingBoxes(boxes.float(), format=BoundingBoxFormat.XYXY, canvas_size=size)
     if masks is not None:
         target["masks"] = Mask(masks.bool() if masks.ndim == 3 else masks.bool()[None])
     target.update(more)  # type: ignore[typeddict-item]
@@ -99,10 +97,7 @@ class ImageSource(Dataset[Example], ABC):
 
     def fingerprint(self) -> str:
         """A string that changes whenever a picture, box or mask might: the key of the source's caches."""
-        raise CkfrError(
-            f"The source {self.name} has no fingerprint, so nobody could tell when a cache of it is stale; "
-            "give its class a method fingerprint()."
-        )
+        raise CkfrError(f"{self.name} has no fingerprint() to tell when a cache of it is stale; give it one.")
 
     def where(self, index: int) -> str:
         """What to call an example in a message; sources of files name the file."""
@@ -121,13 +116,8 @@ def check_split(split: str) -> Split:
 
 
 def box_of_mask(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """Smallest box ``(x0, y0, x1, y1)`` around the true pixels of a (H, W) mask, both ends among them.
-
-    Raises:
-        CkfrError: if the mask is empty.
-    """
-    columns = np.flatnonzero(mask.any(axis=0))
-    rows = np.flatnonzero(mask.any(axis=1))
+    """Smallest box ``(x0, y0, x1, y1)`` around the true pixels of a (H, W) mask, both ends among them."""
+    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
     if not len(columns):
         raise CkfrError("An empty mask has no box; expected at least one object pixel.")
     return int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1])

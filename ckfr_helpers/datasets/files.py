@@ -2,25 +2,23 @@
 
 import csv
 import hashlib
-import io
 import os
 import warnings
-import zipfile
-import zlib
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from ckfr_helpers.datasets.base import Example, ImageSource, make_example
+from ckfr_helpers.datasets.fetching.download import unpack, working_folder
 from ckfr_helpers.datasets.subset import carve_validation
 from ckfr_helpers.runtime import CkfrError, data_root
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
-_LITTER = frozenset({"thumbs.db", "desktop.ini"})
 
 
 def root_folder(root: str | Path | None) -> Path:
@@ -29,16 +27,9 @@ def root_folder(root: str | Path | None) -> Path:
 
 
 def find_folder(root: str | Path | None, folder: str, marker: str, title: str, remedy: str) -> Path:
-    """Where a data set lies: ``root/folder``, or ``root`` itself if it is that folder.
+    """Where a data set lies: ``root/folder``, or ``root`` itself if that has the ``marker``, a file inside.
 
-    Args:
-        root: the folder a user named, or None for ``data_root()``.
-        folder: the data set's usual folder name.
-        marker: a file inside it by which it is known, e.g. ``"wnids.txt"``.
-        title, remedy: the data set's name for people, and what to do if it is missing.
-
-    Raises:
-        CkfrError: if neither place has the marker.
+    Where neither has, a `CkfrError` names the ``title`` and tells the ``remedy``.
     """
     base = root_folder(root)
     for place in (base / folder, base):
@@ -50,31 +41,24 @@ def find_folder(root: str | Path | None, folder: str, marker: str, title: str, r
 def class_folders(place: Path) -> dict[str, list[str]]:
     """The folders in ``place``, sorted, each with the sorted names of its pictures; hidden entries left out.
 
-    Warns of files that are no pictures by their ending.
-
-    Raises:
-        CkfrError: if pictures lie loose in ``place``, or a folder in a class folder is named like a picture.
+    Warns of files that are no pictures by their ending; a `CkfrError` if pictures lie loose in ``place``.
     """
     found: dict[str, list[str]] = {}
     foreign: list[Path] = []
     for folder in sorted(place.iterdir() if place.is_dir() else ()):
-        if not folder.is_dir() and folder.suffix.lower() in ENDINGS:
-            raise CkfrError(f"{place} holds loose pictures such as {folder.name}; expected a folder a class.")
-        if not folder.is_dir() or folder.name.startswith("."):
+        if folder.name.startswith("."):
             continue
-        found[folder.name] = []
+        if not folder.is_dir():
+            if folder.suffix.lower() in ENDINGS:
+                raise CkfrError(
+                    f"{place} holds loose pictures such as {folder.name}; expected class folders."
+                )
+            continue
         with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.startswith(".") or entry.name.lower() in _LITTER:
-                    continue
-                picture = entry.name.lower().endswith(ENDINGS)
-                if picture and entry.is_dir():
-                    raise CkfrError(f"{folder / entry.name} is a folder; expected a picture.")
-                if picture:
-                    found[folder.name].append(entry.name)
-                elif not entry.is_dir():
-                    foreign.append(folder / entry.name)
-        found[folder.name].sort()
+            shown = [entry for entry in entries if not entry.name.startswith(".")]
+        found[folder.name] = sorted(one.name for one in shown if one.name.lower().endswith(ENDINGS))
+        others = (one for one in shown if not one.name.lower().endswith(ENDINGS))
+        foreign += [folder / one.name for one in others if one.is_file() and one.name != "Thumbs.db"]
     if foreign:
         warnings.warn(
             f"{len(foreign)} file(s), first {min(foreign)}, are left out: expected {', '.join(ENDINGS)}.",
@@ -83,160 +67,118 @@ def class_folders(place: Path) -> dict[str, list[str]]:
     return found
 
 
-class FileTree:
-    """A folder, or the same folder inside a zip file: lists names and reads bytes.
+def check_classes(place: Path, parts: dict[str, dict[str, list[str]]]) -> None:
+    """Refuse parts, each as `class_folders` gives it, that differ in their classes or have an empty one."""
+    first, classes = next(iter(parts.items()))
+    for part, found in parts.items():
+        if odd := sorted(set(found) ^ set(classes)):
+            raise CkfrError(f"Class {odd[0]!r} is in one of {first}/ and {part}/ only, below {place}.")
+        if empty := [name for name in classes if not found[name]]:
+            raise CkfrError(f"{place / part / empty[0]} holds no picture.")
 
-    Safe in loader processes however they start: the zip is opened anew in each process, since a file handle
-    shared through fork has one position for all.
 
-    Args:
-        place: the folder or the ``.zip``.
-        marker: in a zip, the file beside which everything else lies, e.g. ``"wnids.txt"``.
+def class_rows(part: str, found: dict[str, list[str]]) -> tuple[list[str], np.ndarray]:
+    """Names ``part/class/file`` of a part's pictures, and their labels (N,), by the order of the classes."""
+    names = [f"{part}/{name}/{file}".removeprefix("/") for name, files in found.items() for file in files]
+    return names, np.repeat(np.arange(len(found)), [len(files) for files in found.values()])
 
-    Raises:
-        CkfrError: if a zip is damaged or has no marker.
-    """
 
-    def __init__(self, place: Path, marker: str = "") -> None:
-        self.place, self._prefix = place, ""
-        self._zip: zipfile.ZipFile | None = None
-        self._owner = -1
-        self._folders: dict[str, set[str]] | None = None
-        if place.is_file():
-            try:
-                names = self._archive().namelist()
-            except zipfile.BadZipFile as error:
-                raise CkfrError(f"{place} is not a readable zip file ({error}); fetch it again.") from error
-            found = sorted((name for name in names if name.split("/")[-1] == marker), key=len)
-            if not found:
-                raise CkfrError(f"{place} holds no {marker}; expected the data set's own zip.")
-            self._prefix, self._folders = found[0][: -len(marker)], {}
-            for name in names:
-                parent, _, leaf = name.removeprefix(self._prefix).rpartition("/")
-                self._folders.setdefault(parent, set()).add(leaf)
+def unzipped(root: Path) -> Path:
+    """The folder in a zip, unpacked below ``data_root()/unzipped`` once; the root itself if it is no file."""
+    if not root.is_file():
+        return root
+    state = repr((root.resolve(), root.stat().st_size, root.stat().st_mtime_ns))
+    folder = data_root() / "unzipped" / f"{root.stem}-{hashlib.sha256(state.encode()).hexdigest()[:10]}"
+    if not folder.is_dir():
+        with working_folder(folder, wait=True) as scratch:
+            if not folder.is_dir():  # nobody did it while we waited
+                unpack(root, scratch / "content").rename(folder)
+    inside = list(folder.iterdir())
+    return inside[0] if len(inside) == 1 else folder
 
-    def _archive(self) -> zipfile.ZipFile:
-        if self._zip is None or self._owner != os.getpid():
-            self._zip, self._owner = zipfile.ZipFile(self.place), os.getpid()
-        return self._zip
 
-    def __getstate__(self) -> dict:
-        return {**self.__dict__, "_zip": None}
-
-    def files(self, folder: str) -> set[str]:
-        """Names of the files directly in ``folder``; empty if there is no such folder."""
-        if self._folders is not None:
-            return self._folders.get(folder, set())
-        place = self.place / folder
-        return {entry.name for entry in os.scandir(place) if entry.is_file()} if place.is_dir() else set()
-
-    def read(self, name: str) -> bytes:
-        """The bytes of one file; a `CkfrError` if it is missing or cannot be read."""
-        try:
-            if self._folders is not None:
-                return self._archive().read(self._prefix + name)
-            return (self.place / name).read_bytes()
-        except (KeyError, FileNotFoundError) as error:
-            raise CkfrError(f"The file {name} is missing from {self.place}.") from error
-        except (OSError, zipfile.BadZipFile, zlib.error) as error:
-            raise CkfrError(f"The file {name} in {self.place} cannot be read ({error}).") from error
-
-    def text(self, name: str) -> str:
-        """One file as text; a `CkfrError` if it is missing, or not in UTF-8."""
-        data = self.read(name)
-        try:
-            return data.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            line = data.count(b"\n", 0, error.start) + 1
-            raise CkfrError(
-                f"Line {line} of {self.place / name} is not in UTF-8; save it as UTF-8."
-            ) from error
-
-    def rows(self, name: str, columns: tuple[str, ...]) -> list[tuple[int, dict[str, str]]]:
-        """Line numbers and rows of a CSV file with at least these columns."""
-        reader = csv.DictReader(io.StringIO(self.text(name), newline=""))
-        for column in columns:
-            if column not in (reader.fieldnames or ()):
-                found = f"{self.place / name} has no column {column!r}"
-                raise CkfrError(f"{found}; expected {','.join(columns)}.")
-        return [(reader.line_num, row) for row in reader]
-
-    def fingerprint(self, names: Iterable[str]) -> str:
-        """Changes with any of these files' names, sizes or times of change; in a zip, with their checksums.
-
-        Where the tree lies does not enter: a folder that was moved keeps its fingerprint.
-        """
-        digest = hashlib.sha256()
-        for name in names:
-            try:
-                if self._folders is not None:
-                    entry = self._archive().getinfo(self._prefix + name)
-                    state = (entry.file_size, entry.CRC)
-                else:
-                    status = (self.place / name).stat()
-                    state = (status.st_size, status.st_mtime_ns)
-            except (KeyError, FileNotFoundError) as error:
-                raise CkfrError(f"The file {name} is missing from {self.place}.") from error
-            digest.update(repr((name, *state)).encode())
-        return digest.hexdigest()
+def read_rows(path: Path, columns: Sequence[str], **form: Any) -> list[tuple[int, dict[str, str]]]:
+    """Line numbers and rows of a CSV file with at least these columns; ``form`` is `csv.DictReader`'s."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, **form)
+            for column in columns:
+                if column not in (reader.fieldnames or ()):
+                    raise CkfrError(f"{path} has no column {column!r}; expected {','.join(columns)}.")
+            return [(reader.line_num, row) for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise CkfrError(f"{path} cannot be read as a table in UTF-8 ({error}).") from None
 
 
 class FileSource(ImageSource):
     """A source of picture files; a subclass sets ``split`` and ``hierarchy`` and calls `_hold`.
 
     Attributes:
-        tree: where the files lie.
-        filenames: of every picture, below ``tree``.
+        place: the folder where the files lie.
+        filenames: of every picture, below ``place``.
         boxes: corners ``[x0, y0, x1, y1]`` of the objects by file name, where there are any.
     """
 
-    tree: FileTree
+    place: Path
     filenames: tuple[str, ...]
     boxes: dict[str, list[list[float]]]
 
     def _hold(
         self,
-        tree: FileTree,
-        filenames: list[str],
+        place: Path,
+        filenames: Sequence[str],
         labels: np.ndarray,
         carve: tuple[float, int] | None = None,
-        boxes: dict[str, list[list[float]]] | None = None,
     ) -> None:
-        """Keep these pictures; with ``carve`` (share, seed) only the part for training or validation."""
+        """Keep these pictures; with ``carve`` (share, seed), and except in "test", only train's or val's."""
         keep = np.arange(len(labels))
-        if carve is not None:
+        if carve is not None and self.split != "test":
             keep = carve_validation(labels, *carve, self.classes)[self.split == "val"]
-        self.tree, self.boxes = tree, boxes or {}
-        self.filenames, self.labels = tuple(filenames[place] for place in keep), labels[keep].astype(np.int64)
+        self.place, self.boxes = place, {}
+        self.filenames, self.labels = (
+            tuple(filenames[int(row)] for row in keep),
+            labels[keep].astype(np.int64),
+        )
 
     def fingerprint(self) -> str:
-        """Changes with the choice of pictures, their files and their boxes."""
-        boxes = hashlib.sha256(repr(sorted(self.boxes.items())).encode()).hexdigest()
-        return f"{self.tree.fingerprint(self.filenames)}-{boxes}"
+        """Changes with the pictures' names, sizes or times of change, and with their boxes.
+
+        Where the files lie does not enter: a folder that was moved keeps its fingerprint.
+        """
+        digest = hashlib.sha256(repr(sorted(self.boxes.items())).encode())
+        for name in self.filenames:
+            status = (self.place / name).stat()
+            digest.update(repr((name, status.st_size, status.st_mtime_ns)).encode())
+        return digest.hexdigest()
 
     def where(self, index: int) -> str:
         """The picture's file."""
-        return f"{self.tree.place}/{self.filenames[index]}"
+        return f"{self.place}/{self.filenames[index]}"
 
     def __getitem__(self, index: int) -> Example:
         """Picture (3, H, W) at its own size, its label, and its boxes (n, 4) where there are any."""
         name = self.filenames[index]
-        image = decode_image(self.tree.read(name), self.where(index))
-        boxes = torch.tensor(self.boxes[name]) if name in self.boxes else None
+        image, boxes = decode_image(self.place / name), None
+        if name in self.boxes:
+            height, width = image.shape[1:]
+            boxes, sides = torch.tensor(self.boxes[name]), torch.tensor([width, height, width, height])
+            if (boxes > sides).any():  # an end just outside is how some programs write it
+                raise CkfrError(f"A box of {self.where(index)} leaves its {width} x {height} pixels.")
+            boxes = boxes.minimum(sides - 1)
         return make_example(image, self.labels[index], boxes)
 
 
-def decode_image(data: bytes, where: str) -> Tensor:
-    """Decode a picture upright, as its EXIF data says; of several frames or pages the first.
+def decode_image(path: Path) -> Tensor:
+    """Read a picture upright, as its EXIF data says; of several frames or pages the first.
 
     Returns:
         (3, H, W) uint8: greyscale, palette and CMYK become RGB; 16 bits are scaled to 8.
 
     Raises:
-        CkfrError: if the bytes are no complete picture, or one of absurd size; the message says ``where``.
+        CkfrError: if the file is no complete picture, or one of absurd size.
     """
     try:
-        with Image.open(io.BytesIO(data)) as file:
+        with Image.open(path) as file:
             picture = ImageOps.exif_transpose(file)
             if picture.mode.startswith("I"):  # 16 bits of grey; "I" in older versions of Pillow
                 levels = np.asarray(picture).astype(np.int64)
@@ -246,8 +188,6 @@ def decode_image(data: bytes, where: str) -> Tensor:
             elif picture.mode == "F":
                 raise ValueError("floating-point pixels; expected 8 or 16 bits")
             pixels = np.array(picture.convert("RGB"))  # (H, W, 3)
-    except UnidentifiedImageError as error:
-        raise CkfrError(f"The file {where} cannot be decoded: it is no picture that Pillow knows.") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise CkfrError(f"The picture {where} cannot be decoded ({error}); replace it.") from error
+        raise CkfrError(f"The picture {path} cannot be decoded ({error}); replace it.") from error
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()  # (3, H, W)

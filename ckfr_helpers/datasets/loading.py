@@ -14,10 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
-from torchvision.tv_tensors import BoundingBoxes, wrap
 
 from ckfr_helpers.datasets.base import PER_OBJECT, ImageSource
-from ckfr_helpers.datasets.transforms import Transform
+from ckfr_helpers.datasets.transforms import Transform, transformed
 from ckfr_helpers.models.frozen import CachedFeatures
 from ckfr_helpers.runtime import CkfrError, check_number, mix_seed
 
@@ -45,44 +44,25 @@ class TransformedView(Dataset[tuple[Any, dict[str, Any], int]]):
         # started with: a plain attribute set here would never reach them.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
-    @property
-    def epoch(self) -> int:
-        """The epoch whose random choices are made."""
-        return int(self._epoch)
-
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch, for workers already running too; call it between epochs."""
-        check_number("epoch", epoch, 0, whole=True)
         self._epoch.fill_(epoch)
 
     def __len__(self) -> int:
         return len(self.source)
 
     def __getitem__(self, index: int) -> tuple[Any, dict[str, Any], int]:
-        """``(image (3, S, S) float32, target, index)``.
-
-        Raises:
-            CkfrError: if the source does not know one of the keys of this example.
-        """
+        """``(image (3, S, S) float32, target, index)``; a `CkfrError` if the example lacks a key."""
         image, whole = self.source[index]
-        missing = [key for key in self.keys if key not in whole]
-        if missing:
-            known = ", ".join(whole)
-            raise CkfrError(f"There is no {missing[0]} for {self.source.where(index)}; it has {known}.")
+        if missing := [key for key in self.keys if key not in whole]:
+            where = self.source.where(index)
+            raise CkfrError(f"There is no {missing[0]} for {where}; it has {', '.join(whole)}.")
         target: dict[str, Any] = {key: whole[key] for key in self.keys}  # type: ignore[literal-required]
-        if "boxes" in target:  # torchvision means edges, not pixels: its far end is one further on
-            target["boxes"] = _far_end(target["boxes"], 1)
-        generator = torch.default_generator
-        # Only the CPU generator is saved, seeded and put back. torch.manual_seed would reseed every GPU too
-        # when there are no workers, and so repeat the model's own randomness with each picture.
-        state = generator.get_state()
-        try:
-            generator.manual_seed(mix_seed(self.seed, self.epoch, int(index)))
-            image, target = self.transform(image, target)
-        finally:
-            generator.set_state(state)
-        if "boxes" in target:
-            target["boxes"] = _far_end(target["boxes"], -1)
+        # Only the CPU generator is seeded and put back. torch.manual_seed would reseed every GPU too when
+        # there are no workers, and so repeat the model's own randomness with each picture.
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(mix_seed(self.seed, int(self._epoch), int(index)))
+            image, target = transformed(self.transform, image, target)
         return image, target, int(index)
 
     def __getitems__(self, indices: Sequence[int]) -> Any:
@@ -93,10 +73,6 @@ class TransformedView(Dataset[tuple[Any, dict[str, Any], int]]):
             if get_worker_info() is None:
                 raise
             return error
-
-
-def _far_end(boxes: BoundingBoxes, pixels: int) -> BoundingBoxes:
-    return wrap(boxes.as_subclass(Tensor) + torch.tensor([0, 0, pixels, pixels]), like=boxes)
 
 
 def collate(examples: Any) -> Any:
@@ -130,9 +106,6 @@ class EpochSampler(Sampler[list[int]]):
     by their own count, which after a resume is the wrong one. With several processes, each takes its own
     slice of every global batch of ``batch_size * world_size``. If nothing is dropped, the last global batch
     is filled up with examples from the start of the order; the indices tell the repeats.
-
-    Raises:
-        CkfrError: if a number is out of range, or if there is not even one full batch and ``drop_last``.
     """
 
     def __init__(
@@ -145,14 +118,11 @@ class EpochSampler(Sampler[list[int]]):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        for name, value, low in (("n", n, 1), ("batch_size", batch_size, 1), ("seed", seed, 0)):
-            check_number(name, value, low, whole=True)
-        check_number("rank", rank, 0, world_size, whole=True, below=True)
+        check_number("n", n, 1, whole=True)
+        check_number("batch_size", batch_size, 1, whole=True)
         if drop_last and n < batch_size * world_size:
-            raise CkfrError(
-                f"{n} examples do not fill one batch of {batch_size * world_size}, and training leaves an "
-                "incomplete batch out; expected a smaller batch size."
-            )
+            batch = f"one batch of {batch_size * world_size}, and training leaves an incomplete one out"
+            raise CkfrError(f"{n} examples do not fill {batch}; expected a smaller batch size.")
         self.n, self.batch_size, self.seed = n, batch_size, seed
         self.shuffle, self.drop_last = shuffle, drop_last
         self.rank, self.world_size = rank, world_size
@@ -164,23 +134,18 @@ class EpochSampler(Sampler[list[int]]):
         return self.n // together if self.drop_last else -(-self.n // together)
 
     def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
-        check_number("epoch", epoch, 0, whole=True)
         check_number("start_batch", start_batch, 0, self.batches_per_epoch, whole=True)
         self.epoch, self.start_batch = epoch, start_batch
-
-    def order(self) -> np.ndarray:
-        """(n,) int64, this epoch's order over all processes."""
-        if not self.shuffle:
-            return np.arange(self.n)
-        # RandomState, old as it is, promises the same stream in every NumPy; Generator does not, and a run
-        # may be resumed under another version.
-        return np.random.RandomState(mix_seed(self.seed, self.epoch) % 2**32).permutation(self.n)
 
     def __len__(self) -> int:
         return self.batches_per_epoch - self.start_batch
 
     def __iter__(self) -> Iterator[list[int]]:
-        order, together = self.order(), self.batch_size * self.world_size
+        order, together = np.arange(self.n), self.batch_size * self.world_size
+        if self.shuffle:
+            # RandomState, old as it is, promises the same stream in every NumPy; Generator does not, and a
+            # run may be resumed under another version.
+            order = np.random.RandomState(mix_seed(self.seed, self.epoch) % 2**32).permutation(self.n)
         if not self.drop_last and self.world_size > 1:
             # np.resize repeats the order as often as needed, even where it is shorter than one batch.
             order = np.resize(order, self.batches_per_epoch * together)
@@ -218,23 +183,17 @@ def make_loader(
     rank: int = 0,
     world_size: int = 1,
 ) -> DataLoader:
-    """Batches ``(images (B, 3, S, S) float32, targets, indices (B,) int64)`` as `collate` makes them.
+    """Batches ``(images (B, 3, S, S) float32, targets, indices (B,) int64)``; first call `start_epoch`.
 
-    Call `start_epoch` before each pass. With Lightning Fabric pass ``use_distributed_sampler=False``: the
-    slicing over processes is done here.
+    With Lightning Fabric pass ``use_distributed_sampler=False``: the slicing over processes is done here.
 
     Args:
         view: what to read; its seed also orders the batches.
-        batch_size: examples a batch, in each process.
+        batch_size: examples a batch, in each of ``world_size`` processes that train together.
         train: shuffle anew each epoch and drop the incomplete last batch; otherwise keep order and all.
         workers: loader processes; 0 reads in this process. The batches are the same either way.
         context: how to start them, as `multiprocessing` calls it; None for the platform's own.
-        rank: this process, from 0, of the ``world_size`` that train together.
-
-    Raises:
-        CkfrError: as `EpochSampler` does.
     """
-    check_number("workers", workers, 0, whole=True)
     sampler = EpochSampler(len(view), batch_size, view.seed, train, train, rank, world_size)
     return Loader(
         view,

@@ -10,17 +10,10 @@ from ckfr_helpers.runtime import CkfrError, check_number
 
 
 class Part(ImageSource):
-    """The examples of a source at some indices, in that order; everything else is the source's.
-
-    Attributes:
-        indices: (n,) int64, the place of each example in the whole.
-    """
+    """The examples of a source at some ``indices`` (n,), in that order; everything else is the source's."""
 
     def __init__(self, source: ImageSource, indices: Sequence[int] | np.ndarray) -> None:
-        self.source = source
-        self.indices = np.asarray(indices, dtype=np.int64)
-        if len(self.indices) and not (self.indices.min() >= 0 and self.indices.max() < len(source)):
-            raise CkfrError(f"A part's indices must lie within 0 to {len(source) - 1}.")
+        self.source, self.indices = source, np.asarray(indices, dtype=np.int64)
         self.name, self.split, self.hierarchy = source.name, source.split, source.hierarchy
         self.labels = source.labels[self.indices]
 
@@ -36,19 +29,13 @@ class Part(ImageSource):
 
 
 def balanced(source: ImageSource, per_class: int, seed: int = 0) -> Part:
-    """``per_class`` random examples of every class, in the source's order.
-
-    Raises:
-        CkfrError: if a class has fewer.
-    """
+    """``per_class`` random examples of every class, in the source's order; a `CkfrError` if one has fewer."""
     generator = np.random.RandomState(seed)
     picked: list[np.ndarray] = []
     for label, name in enumerate(source.classes):
         own = np.flatnonzero(source.labels == label)
         if len(own) < per_class:
-            raise CkfrError(
-                f"Class {name!r} has {len(own)} examples in {source.split}; expected {per_class}."
-            )
+            raise CkfrError(f"Class {name!r} has {len(own)} examples in {source.split}, not {per_class}.")
         picked.append(generator.choice(own, per_class, replace=False))
     return Part(source, np.sort(np.concatenate(picked)))
 
@@ -62,8 +49,7 @@ def carve_validation(
 
     Args:
         labels: (N,) integers.
-        fraction: share of each class that goes to validation, from 0 (all stay) to below 1; a class gives at
-            least one example unless the fraction is 0.
+        fraction: share of each class that goes to validation, in [0, 1), at least one example unless it is 0.
         seed: which examples; the same on every machine.
         classes: names of the labels, for messages.
 
@@ -84,12 +70,8 @@ def carve_validation(
         members = np.flatnonzero(labels == label)
         count = max(1, round(fraction * len(members)))
         if count >= len(members):
-            name = classes[label] if classes else label
-            raise CkfrError(
-                f"Class {name} has {len(members)} example(s), too few to give "
-                f"{count} away; expected at least two and a smaller fraction."
-            )
-        state = np.random.RandomState([seed, int(label)])
-        chosen.append(state.permutation(members)[:count])
+            has = f"Class {classes[label] if classes else label} has {len(members)} example(s)"
+            raise CkfrError(f"{has}, too few to give {count} away; expected more, or a smaller fraction.")
+        chosen.append(np.random.RandomState([seed, int(label)]).permutation(members)[:count])
     validation = np.sort(np.concatenate(chosen))
     return np.setdiff1d(np.arange(len(labels)), validation), validation

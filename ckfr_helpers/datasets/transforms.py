@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 from torchvision.tv_tensors import BoundingBoxes, Mask, wrap
 
-from ckfr_helpers.runtime import CkfrError
+from ckfr_helpers.runtime import CkfrError, check_number
 
 Transform = Callable[..., Any]  # (image) or (image, target), as torchvision.transforms.v2 has it
 Statistics = Sequence[float] | None
@@ -24,28 +24,18 @@ def _pils_levels(value: Tensor) -> Tensor:
     return wrap(value.floor().to(torch.uint8), like=value)
 
 
-def _rotation(degrees: float) -> list[nn.Module]:
-    """PIL's bilinear rotation: on uint8 tensors torchvision rounds, which is half a grey level brighter."""
-    return [
-        v2.ToDtype(torch.float32),
-        v2.RandomRotation(degrees, interpolation=v2.InterpolationMode.BILINEAR),
-        v2.Lambda(_pils_levels, Tensor),
-    ]
-
-
-def _before_crop(size: int) -> int:
-    return round(size * 256 / 224)
-
-
 def _original(train: bool, size: int) -> list[nn.Module]:
-    side = _before_crop(size)
+    side = stored_side("original", size)
     if not train:
         return [v2.Resize((side, side), antialias=True), v2.CenterCrop(size)]
     return [
         v2.RandomResizedCrop(side, scale=(0.9, 1.0), ratio=(0.75, 1.0), antialias=True),
         v2.RandomHorizontalFlip(),
         v2.RandomAutocontrast(),
-        *_rotation(10),
+        # PIL's bilinear rotation: on uint8 tensors torchvision rounds, which is half a grey level brighter.
+        v2.ToDtype(torch.float32),
+        v2.RandomRotation(10, interpolation=v2.InterpolationMode.BILINEAR),
+        v2.Lambda(_pils_levels, Tensor),
         v2.RandomApply([v2.GaussianBlur(kernel_size=5, sigma=(0.6, 1.5))], p=0.6),
         v2.CenterCrop(size),
     ]
@@ -66,43 +56,45 @@ PIPELINES: dict[str, Callable[[bool, int], list[nn.Module]]] = {"original": _ori
 def make_transform(
     name: str, train: bool, size: int = 224, mean: Statistics = None, std: Statistics = None
 ) -> Transform:
-    """Build a pipeline by name.
+    """Build a pipeline by name, in its random training form or its fixed evaluation form.
 
     ``"original"`` is the CKFR demo's, which at ``size=224`` it matches step for step. Training: a random crop
     of 90-100 % of the area at an aspect ratio of 3:4 to 1:1, resized to 256 × 256; flip; random autocontrast;
     bilinear rotation by up to 10 degrees; in 60 % of cases a 5 × 5 Gaussian blur; the central 224 × 224.
     Evaluation: stretched to 256 × 256, then the central 224 × 224. The demo does not normalise, although its
-    backbone was pretrained on normalised pictures; give ``mean`` and ``std`` to depart from it.
+    backbone was pretrained on normalised pictures; ``mean`` and ``std`` of the channels depart from it.
 
     ``"light"`` is cheap, and kind to small pictures. Training: a random crop of 70-100 % of the area, and
     flip. Evaluation: the whole picture, stretched; localisation scores need the object's far edges too.
-
-    Args:
-        name: one of ``PIPELINES``.
-        train: whether the random training form or the fixed evaluation form is wanted.
-        size: side S of the result in pixels.
-        mean, std: three channel means and deviations; None leaves values in [0, 1], as the demo does.
 
     Raises:
         CkfrError: if the name is unknown, the size is not positive, or mean and std do not go together.
     """
     if name not in PIPELINES:
         raise CkfrError(f"There is no transform {name!r}; expected one of {', '.join(sorted(PIPELINES))}.")
-    if size < 1:
-        raise CkfrError(f"A picture's size must be a positive number of pixels; got {size}.")
-    if (mean is None) != (std is None):
-        raise CkfrError("Normalisation needs both mean and std or neither; only one of them was given.")
+    check_number("A picture's size", size, 1, whole=True)
     steps = [*PIPELINES[name](train, size), v2.ToDtype(torch.float32, scale=True)]
-    if mean is not None and std is not None:
-        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-            raise CkfrError(
-                f"Normalisation needs three means and three positive stds; got {list(mean)} and {list(std)}."
-            )
+    if mean is not None or std is not None:
+        if mean is None or std is None or len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+            raise CkfrError(f"mean and std are {mean} and {std}; expected three numbers, and three above 0.")
         steps.append(v2.Normalize(mean=list(mean), std=list(std)))
     return v2.Compose(steps)
 
 
 def stored_side(name: str, size: int) -> int:
     """The side to which pictures may be stretched and stored without changing a pipeline's evaluation."""
-    make_transform(name, train=False, size=size)  # complains of what is wrong
-    return _before_crop(size) if name == "original" else size
+    return round(size * 256 / 224) if name == "original" else size
+
+
+def transformed(transform: Transform, image: Any, target: Any) -> tuple[Any, Any]:
+    """Call a transform on an example; both ends of a box stay inside its object, unlike torchvision's."""
+    if "boxes" in target:
+        target = {**target, "boxes": _far_end(target["boxes"], 1)}
+    image, target = transform(image, target)
+    if "boxes" in target:
+        target["boxes"] = _far_end(target["boxes"], -1)
+    return image, target
+
+
+def _far_end(boxes: BoundingBoxes, pixels: int) -> BoundingBoxes:
+    return wrap(boxes.as_subclass(Tensor) + torch.tensor([0, 0, pixels, pixels]), like=boxes)

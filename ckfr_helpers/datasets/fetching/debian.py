@@ -14,11 +14,7 @@ from ckfr_helpers.runtime import CkfrError
 
 
 def fetch_deb(package: str, target: Path) -> Path:
-    """Download a Debian package and unpack it, as the current user.
-
-    Args:
-        package: its Debian name, e.g. ``"tuxpaint-stamps-default"``.
-        target: a new folder; the package's paths start below it (``target/usr/share/...``).
+    """Download a package and unpack it below a new folder ``target``, as ``target/usr/share/...``.
 
     Raises:
         CkfrError: where there is no Debian client, or it cannot bring the package, or the package is damaged.
@@ -28,40 +24,27 @@ def fetch_deb(package: str, target: Path) -> Path:
     client = target / "client"
     for name in ("cache/archives/partial", "state/lists/partial", "log"):
         (client / name).mkdir(parents=True)
-    print(f"Downloading the Debian package {package} …", file=sys.stderr)
-    trouble = ""
-    # System lists may be absent (a container), or name a version that the mirror has replaced.
-    for own_lists in (False, True):
-        apt = ["apt-get", "-q", "-c", str(_settings(client, own_lists))]
-        if own_lists:
-            trouble = _run([*apt, "update"], client).stderr or trouble
-        done = _run([*apt, "download", package], client)
-        debs = list(client.glob("*.deb"))
-        if done.returncode == 0 and debs:
-            break
-        trouble = done.stderr or trouble
-        for half in debs:
-            half.unlink()
-    else:
-        raise CkfrError(f"apt-get could not bring the package {package} ({_last_error(trouble)}).")
-    done = _run(["dpkg-deb", "--extract", str(debs[0]), str(target)], client)
-    shutil.rmtree(client)
-    if done.returncode:
-        raise CkfrError(f"{debs[0].name} is damaged and cannot be unpacked ({_last_error(done.stderr)}).")
-    return target
-
-
-def _settings(client: Path, own_lists: bool) -> Path:
-    """A file of settings with which apt-get writes only below ``client``."""
+    # Lists of our own: the system's may be absent (a container), or name a version that the mirror replaced.
     settings = {"Dir::Cache": client / "cache", "Dir::Log": client / "log", "APT::Sandbox::User": ""}
+    settings |= {"Dir::State::Lists": client / "state/lists"}
     settings |= {"Acquire::Retries": "1", "Acquire::http::Timeout": "15"}
-    if own_lists:
-        settings["Dir::State::Lists"] = client / "state/lists"
     # System hooks would touch system folders, for which we have no rights.
     hooks = [f"#clear APT::Update::{hook};" for hook in ("Pre-Invoke", "Post-Invoke", "Post-Invoke-Success")]
-    config = client / ("own.conf" if own_lists else "system.conf")
-    config.write_text("\n".join([*(f'{key} "{value}";' for key, value in settings.items()), *hooks, ""]))
-    return config
+    config = [*(f'{key} "{value}";' for key, value in settings.items()), *hooks, ""]
+    (client / "apt.conf").write_text("\n".join(config))
+    print(f"Downloading the Debian package {package} …", file=sys.stderr)
+    apt = ["apt-get", "-q", "-c", str(client / "apt.conf")]
+    updated = _run([*apt, "update"], client)
+    done = _run([*apt, "download", package], client)
+    deb = next(client.glob("*.deb"), None)
+    if done.returncode or deb is None:
+        trouble = _last_error(updated.stderr if updated.returncode else done.stderr)
+        raise CkfrError(f"apt-get could not bring the package {package} ({trouble}).")
+    done = _run(["dpkg-deb", "--extract", str(deb), str(target)], client)
+    shutil.rmtree(client)
+    if done.returncode:
+        raise CkfrError(f"{deb.name} is damaged and cannot be unpacked ({_last_error(done.stderr)}).")
+    return target
 
 
 def _run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:

@@ -18,20 +18,18 @@ CONNECT, SILENCE = 10, 60  # seconds until an address, or a connection, counts a
 
 
 @contextlib.contextmanager
-def working_folder(target: Path) -> Iterator[Path]:
+def working_folder(target: Path, wait: bool = False) -> Iterator[Path]:
     """An empty folder beside ``target`` (same file system) for one process at a time, gone afterwards.
 
     Build the result in it and rename it to ``target`` at the end. What a killed call left behind is removed
-    by the next one.
-
-    Raises:
-        CkfrError: if another process is at it, or the folder cannot be written.
+    by the next one. A `CkfrError` says that another process is at it, unless ``wait``, or that the folder
+    cannot be written.
     """
     scratch = target.parent / f".{target.name}.unfinished"
     lock = FileLock(f"{scratch}.lock")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=-1 if wait else 0)
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir()
     except Timeout as error:
@@ -51,28 +49,16 @@ def working_folder(target: Path) -> Iterator[Path]:
 def download(url: str, target: Path, checksum: str) -> Path:
     """Download one file with a progress bar; it takes its name only once its checksum is right.
 
-    Args:
-        url: http or https.
-        target: where to put it; a file that already has the checksum is left as it is.
-        checksum: ``"md5:…"`` or ``"sha256:…"``.
-
-    Raises:
-        CkfrError: if the server does not answer within `CONNECT` seconds, refuses, breaks off twice, or sends
-            something else.
+    A file that already has the ``checksum``, ``"md5:…"`` or ``"sha256:…"``, is left as it is. A `CkfrError`
+    says that the server does not answer, refuses, breaks off twice, or sends something else.
     """
     pooch.get_logger().setLevel("WARNING")
-    fetcher = pooch.create(
-        target.parent,
-        base_url="",
-        registry={target.name: checksum},
-        urls={target.name: url},
-        retry_if_failed=1,
-    )
-    downloader = pooch.HTTPDownloader(progressbar=True, timeout=(CONNECT, SILENCE))
+    files = {"registry": {target.name: checksum}, "urls": {target.name: url}}
+    fetcher = pooch.create(target.parent, base_url="", retry_if_failed=1, **files)
     try:
-        fetcher.fetch(target.name, downloader=downloader)
-    except requests.ConnectionError as error:
-        raise CkfrError(f"{url} cannot be reached ({_innermost(error)}).") from error
+        fetcher.fetch(target.name, None, pooch.HTTPDownloader(progressbar=True, timeout=(CONNECT, SILENCE)))
+    except requests.ConnectionError as error:  # whose own text is a nest of its causes
+        raise CkfrError(f"{url} cannot be reached ({type(error).__name__}).") from error
     except (requests.RequestException, ValueError, OSError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise CkfrError(f"{url} could not be downloaded ({reason}).") from error
@@ -80,30 +66,15 @@ def download(url: str, target: Path, checksum: str) -> Path:
 
 
 def download_archive(url: str, folder: Path, checksum: str) -> Path:
-    """Download a zip or tar that holds a folder of this name, and unpack it there.
-
-    Raises:
-        CkfrError: as `download` and `unpack` do.
-    """
+    """Download a zip or tar that holds a folder of this name, and unpack it there; errors as `download`."""
     with working_folder(folder) as scratch:
         archive = download(url, scratch / url.split("/")[-1], checksum)
         (unpack(archive, scratch / "content") / folder.name).rename(folder)
     return folder
 
 
-def _innermost(error: BaseException) -> str:
-    """What the operating system said, out of requests' nest of errors."""
-    while (inner := error.__context__ or getattr(error, "reason", None)) is not None:
-        error = inner
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
-
-
 def unpack(archive: Path, folder: Path) -> Path:
-    """Unpack a zip or tar, which a checksum has shown to be the publisher's, into a new folder.
-
-    Raises:
-        CkfrError: if it cannot be unpacked, e.g. because the disk is full.
-    """
+    """Unpack a zip or tar, which a checksum has shown to be the publisher's, into a new folder."""
     # Python 3.11.2, which Debian 12 ships, has no filter yet; from 3.12 on its absence is deprecated.
     safe = {"filter": "data"} if hasattr(tarfile, "data_filter") and tarfile.is_tarfile(archive) else {}
     try:

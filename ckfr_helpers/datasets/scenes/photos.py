@@ -18,12 +18,11 @@ from PIL import Image
 from ckfr_helpers.datasets.base import Split
 from ckfr_helpers.datasets.fetching.debian import fetch_deb
 from ckfr_helpers.datasets.fetching.download import download, unpack, working_folder
-from ckfr_helpers.datasets.files import find_folder
-from ckfr_helpers.runtime import CkfrError, atomic_path, data_root, project_file
+from ckfr_helpers.datasets.files import find_folder, root_folder
+from ckfr_helpers.runtime import CkfrError, atomic_path, project_file
 
 FOLDER = "photos"
-INSTALLED = Path("/usr/share/tuxpaint/stamps")
-PACKAGE = "tuxpaint-stamps-default"
+PACKAGE, STAMPS = "tuxpaint-stamps-default", "usr/share/tuxpaint/stamps"
 # Debian's signed source package and nixpkgs record the same checksum for upstream's release.
 RELEASE = (
     "https://downloads.sourceforge.net/project/tuxpaint/tuxpaint-stamps/2022-06-04/"
@@ -53,49 +52,33 @@ def class_ids() -> tuple[str, ...]:
 
 
 def fetch(root: str | Path | None = None) -> Path:
-    """Bring the photographs: from an installed copy, else the Debian package, else upstream's release.
+    """Bring the photographs from the Debian package, else from upstream's release, below ``root/photos``.
 
-    Every file is checked against its SHA-256 in the list, so all three ways give the same bytes. What is
-    already here and whole is left alone; a way that has only some of the files is followed by the next.
-
-    Args:
-        root: folder to put ``photos/`` in; None for ``data_root()``.
-
-    Raises:
-        CkfrError: if some are still missing after all three; the message says why each way failed.
+    Every file is checked against its SHA-256 in the list, so both ways give the same bytes. What is already
+    here and whole is left alone. If both fail, a `CkfrError` says why.
     """
-    folder = (Path(root).expanduser() if root is not None else data_root()) / FOLDER
+    folder = root_folder(root) / FOLDER
     missing = [photo for photo in read_list() if not _whole(folder / photo["file"], photo)]
     if not missing:
         return folder
     troubles = []
     with working_folder(folder) as scratch:
-        for title, bring in (
-            (f"the installed copy in {INSTALLED}", lambda _: INSTALLED),
-            (f"the Debian package {PACKAGE}", _debian),
-            ("upstream's release", _release),
-        ):
+        for bring in (_debian, _release):
             try:
                 stamps = bring(scratch)
-            except CkfrError as error:
-                troubles.append(f"{title}: {str(error).rstrip('.')}")
-                continue
-            for photo in missing:
-                if _whole(stamps / photo["file"], photo):
+                for photo in missing:
+                    if not _whole(stamps / photo["file"], photo):
+                        raise CkfrError(f"{stamps} has no, or another, {photo['file']}.")
                     with atomic_path(folder / photo["file"]) as temporary:
                         shutil.copyfile(stamps / photo["file"], temporary)
-            missing = [photo for photo in missing if not _whole(folder / photo["file"], photo)]
-            if not missing:
                 return folder
-            troubles.append(f"{title} has no, or another, {missing[0]['file']}")
-    raise CkfrError(
-        f"{len(missing)} of {len(read_list())} photographs could not be fetched, the first being "
-        f"{missing[0]['file']}; {'; '.join(troubles)}."
-    )
+            except CkfrError as error:
+                troubles.append(str(error))
+    raise CkfrError(f"{len(missing)} photographs could not be fetched: {' '.join(troubles)}")
 
 
 def _debian(scratch: Path) -> Path:
-    return fetch_deb(PACKAGE, scratch / "package") / INSTALLED.relative_to("/")
+    return fetch_deb(PACKAGE, scratch / "package") / STAMPS
 
 
 def _release(scratch: Path) -> Path:
@@ -108,11 +91,7 @@ def _whole(path: Path, photo: dict[str, str]) -> bool:
 
 
 def open_cutouts(split: Split, root: str | Path | None = None) -> list[Cutout]:
-    """Read, check and clean a split's photographs.
-
-    Raises:
-        CkfrError: if the folder is missing, or a photograph is missing or damaged; the message names it.
-    """
+    """Read, check and clean a split's photographs; a `CkfrError` names what is missing or damaged."""
     photos = read_list()
     remedy = "`ckfr fetch photos` brings it"
     folder = find_folder(root, FOLDER, photos[0]["file"], "The photo collection", remedy)

@@ -36,22 +36,21 @@ class PhotoScenes(ImageSource):
     data set gives the same picture. Classes take turns, and within a class its photographs take turns, so
     both are balanced exactly whenever the number of scenes is a multiple of them.
 
+    No photograph and no place stands in two splits.
+
     Args:
-        split: no photograph and no place stands in two splits.
         size: side in pixels, at least 32.
         scenes: how many; 100, 25 and 50 for each class of train, val and test where None.
         seed: another seed gives other scenes, and another usual place for each class.
-        background_bias: probability, in [0, 1], that a training scene stands in its class's usual kind of
-            place; otherwise the kind is drawn uniformly from all. Without effect on val and test.
-        root: folder that holds ``photos/``, or that folder itself; None for ``data_root()``.
-        cutouts: objects to paste instead of the split's photographs; needs ``hierarchy``.
-        hierarchy: the tree of the classes; from WordNet for the photographs where None.
+        background_bias: probability that a training scene stands in its class's usual kind of place;
+            otherwise the kind is drawn uniformly from all. Without effect on val and test.
+        root: folder that holds ``photos/``, or that folder itself.
+        cutouts, hierarchy: what to paste instead of the split's photographs, and the tree of its classes.
         instances: places in each family; 24 for train, 12 for val and test where None.
 
     Attributes:
         photos: names of the photographs; ``photo_of`` gives an index into it.
         usual: the usual family of every class, in label order; the same in all splits.
-        background_bias: the bias in effect: 0 on val and test.
 
     Raises:
         CkfrError: if an option is out of range, photographs are missing or damaged, or a class has none.
@@ -72,8 +71,6 @@ class PhotoScenes(ImageSource):
         instances: int | None = None,
     ) -> None:
         self.split = check_split(split)
-        if cutouts is not None and hierarchy is None:
-            raise CkfrError("Cut-outs of your own need a hierarchy that names their classes.")
         self.hierarchy = hierarchy or Hierarchy.from_wordnet(class_ids())
         count = len(self.classes)
         scenes = count * SCENES_PER_CLASS[split] if scenes is None else scenes
@@ -130,10 +127,8 @@ class PhotoScenes(ImageSource):
             others = [family for family in FAMILIES if family != own]
             return others[int(draws[1] * len(others))]
         if background not in ("usual", *FAMILIES):
-            raise CkfrError(
-                f"There is no background {background!r}; expected usual, foreign or one of "
-                f"{', '.join(FAMILIES)}."
-            )
+            known = ", ".join(("usual", "foreign", *FAMILIES))
+            raise CkfrError(f"There is no background {background!r}; expected one of {known}.")
         return own if background == "usual" else background
 
     def __getitem__(self, index: int) -> Example:
@@ -146,21 +141,14 @@ class PhotoScenes(ImageSource):
         changes, and with it the light that falls from it. Two such scenes are a matched pair.
 
         Args:
-            index: which scene.
             background: a family; ``"usual"`` for the class's own; ``"foreign"`` for one of the others, drawn
-                with the scene's own random number; None for the scene as it stands in the data set.
-
-        Raises:
-            IndexError: if there is no such scene.
-            CkfrError: if there is no such background.
+                with the scene's own random number; None for the scene as it stands in the data set. Another
+                is refused with a `CkfrError`.
         """
         draws, family = self._draws(index), self.background_of(index, background)
-        picture, masks = compose(
-            [self._stickers[self.photo_of(index)]],
-            self._places[FAMILIES.index(family), int(draws[2] * self.instances)],
-            draws[3:],
-            family in SHADOWED,
-        )
+        place = self._places[FAMILIES.index(family), int(draws[2] * self.instances)]
+        sticker = self._stickers[self.photo_of(index)]
+        picture, masks = compose([sticker], place, draws[3:], family in SHADOWED)
         return make_example(
             torch.from_numpy(picture),  # (3, H, W)
             self.labels[index],
@@ -179,9 +167,6 @@ class OnBackground(ImageSource):
 
     Scene ``i`` on ``"usual"`` and on ``"foreign"`` are a matched pair: what a network says of the two can
     differ through the background alone.
-
-    Raises:
-        CkfrError: if there is no such background.
     """
 
     def __init__(self, scenes: PhotoScenes, background: str) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from ckfr_helpers.datasets.base import check_split
 from ckfr_helpers.datasets.fetching.download import download_archive
-from ckfr_helpers.datasets.files import FileSource, FileTree, find_folder, root_folder
+from ckfr_helpers.datasets.files import FileSource, find_folder, read_rows, root_folder, unzipped
 from ckfr_helpers.hierarchy.tree import Hierarchy
 from ckfr_helpers.runtime import CkfrError
 
@@ -33,11 +33,8 @@ class TinyImageNet(FileSource):
     same in every copy with the same classes.
 
     Args:
-        split: ``"train"``, ``"val"`` (carved from the training pictures) or ``"test"`` (the official val).
-        root: the folder with ``wnids.txt``, a folder that holds ``tiny-imagenet-200/``, or a zip of either;
-            None for ``data_root()``.
-        val_fraction: share of each class's training pictures that become ``"val"``.
-        seed: which of them.
+        root: the folder with ``wnids.txt``, a folder that holds ``tiny-imagenet-200/``, or a zip of either.
+        val_fraction, seed: share of each class's training pictures that become ``"val"``, and which of them.
 
     Raises:
         CkfrError: if the data is missing, a picture has no box or a box no picture, or a line is malformed.
@@ -49,59 +46,47 @@ class TinyImageNet(FileSource):
         self, split: str, root: str | Path | None = None, val_fraction: float = 0.1, seed: int = 0
     ) -> None:
         self.split = check_split(split)
-        place = root_folder(root)
-        if not place.is_file():
-            place = find_folder(
-                root, FOLDER, "wnids.txt", "Tiny-ImageNet", "`ckfr fetch tiny-imagenet` brings it"
-            )
-        tree = FileTree(place, "wnids.txt")
-        wnids = sorted(tree.text("wnids.txt").split())
+        base, remedy = unzipped(root_folder(root)), "`ckfr fetch tiny-imagenet` brings it"
+        place = find_folder(base, FOLDER, "wnids.txt", "Tiny-ImageNet", remedy)
+        wnids = sorted((place / "wnids.txt").read_text().split())
         self.hierarchy = Hierarchy.from_wordnet(wnids)
-        rows: list[Row] = []
         if split == "test":
-            rows = _read_table(tree, "val/val_annotations.txt", "val/images")
+            rows = _read_table(place, "val/val_annotations.txt", "val/images")
         else:
-            for wnid in wnids:
-                rows += _read_table(tree, f"train/{wnid}/{wnid}_boxes.txt", f"train/{wnid}/images", wnid)
+            tables = ((f"train/{wnid}/{wnid}_boxes.txt", f"train/{wnid}/images", wnid) for wnid in wnids)
+            rows = [row for table in tables for row in _read_table(place, *table)]
         label_of = {wnid: label for label, wnid in enumerate(wnids)}
-        if foreign := [row for row in rows if row[1] not in label_of]:
-            raise CkfrError(
-                f"{place} gives {foreign[0][0]} the class {foreign[0][1]}, which wnids.txt does not list."
-            )
+        for name, wnid, _ in rows:
+            if wnid not in label_of:
+                raise CkfrError(f"{place} gives {name} the class {wnid}, which wnids.txt does not list.")
         labels = np.array([label_of[wnid] for _, wnid, _ in rows], dtype=np.int64)
-        names, boxes = [name for name, *_ in rows], {name: [box] for name, _, box in rows}
-        self._hold(tree, names, labels, None if split == "test" else (val_fraction, seed), boxes)
+        self._hold(place, [name for name, *_ in rows], labels, (val_fraction, seed))
+        self.boxes = {name: [box] for name, _, box in rows}
 
 
-def _read_table(tree: FileTree, table: str, folder: str, wnid: str | None = None) -> list[Row]:
+def _read_table(place: Path, table: str, folder: str, wnid: str | None = None) -> list[Row]:
     """Rows of a tab-separated file: picture, its class unless that is known, and four box corners."""
     rows: list[Row] = []
-    columns = 6 if wnid is None else 5
-    for number, line in enumerate(tree.text(table).splitlines(), start=1):
-        name, *middle = line.split("\t")
-        if len(middle) != columns - 1 or not all(corner.strip().isdigit() for corner in middle[-4:]):
+    corners = ["x0", "y0", "x1", "y1"]
+    columns = ["name", *([] if wnid else ["wnid"]), *corners]
+    for number, row in read_rows(place / table, columns, fieldnames=columns, delimiter="\t"):
+        if not all(str(row[key]).strip().isdigit() for key in corners):
             raise CkfrError(
-                f"Line {number} of {table} in {tree.place} is {line!r}; expected {columns} "
+                f"Line {number} of {table} in {place} is {list(row.values())}; expected {len(columns)} "
                 "tab-separated columns that end in four pixel numbers."
             )
-        rows.append((f"{folder}/{name}", wnid or middle[0], [float(corner) for corner in middle[-4:]]))
+        box = [float(row[key]) for key in corners]
+        rows.append((f"{folder}/{row['name']}", wnid or row["wnid"], box))
     listed = {name for name, *_ in rows}
-    there = {f"{folder}/{name}" for name in tree.files(folder) if name.upper().endswith(".JPEG")}
+    there = {f"{folder}/{file.name}" for file in (place / folder).glob("*.JPEG")}
     if odd := sorted(listed ^ there):
         missing = "listed but missing" if odd[0] in listed else f"without a line in {table}"
-        raise CkfrError(
-            f"{len(odd)} picture(s), first {odd[0]}, {missing} in {tree.place}: not a whole copy."
-        )
+        raise CkfrError(f"{len(odd)} picture(s), first {odd[0]}, {missing} in {place}: not a whole copy.")
     return rows
 
 
 def fetch(root: str | Path | None = None, url: str = URL, md5: str = MD5) -> Path:
-    """Download Tiny-ImageNet-200 (248 MB) from Stanford and unpack it; do nothing if it is there.
-
-    Args:
-        root: folder to put ``tiny-imagenet-200/`` in; None for ``data_root()``.
-        url: another place with the same zip.
-        md5: its checksum.
+    """Download Tiny-ImageNet-200 (248 MB) from Stanford, or the same zip from ``url``, and unpack it.
 
     Raises:
         CkfrError: if it cannot be downloaded or is damaged.

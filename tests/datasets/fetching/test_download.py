@@ -51,7 +51,7 @@ def test_a_failed_download_is_one_sentence_and_leaves_what_was_there(site, tmp_p
 
 
 def test_nobody_there_is_one_sentence(tmp_path):
-    with pytest.raises(CkfrError, match=r"127\.0\.0\.1:1/x cannot be reached \(Connection refused\)"):
+    with pytest.raises(CkfrError, match=r"127\.0\.0\.1:1/x cannot be reached \(ConnectionError\)"):
         download("http://127.0.0.1:1/x", tmp_path / "f", SHA256)
 
 

@@ -74,10 +74,10 @@ def test_imagenets_mistakes_are_named(small):
             datasets.open_source("imagenet", split, root=small)
 
     (place / "val" / WNIDS[2]).rename(small / "away")
-    refuses(f"Only one of train and val in .* has the class folder {WNIDS[2]}")
+    refuses(f"Class '{WNIDS[2]}' is in one of train/ and val/ only")
     (small / "away").rename(place / "val" / "goose")
-    refuses("has the class folder goose")
+    refuses("Class 'goose' is in one of train/ and val/ only")
     (place / "val" / "goose").rename(place / "val" / WNIDS[2])
     for path in (place / "val" / WNIDS[0]).iterdir():
         path.unlink()
-    refuses(f"{WNIDS[0]} holds no pictures", "test")
+    refuses(f"{WNIDS[0]} holds no picture", "test")

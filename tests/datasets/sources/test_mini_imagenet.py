@@ -12,7 +12,8 @@ from PIL import Image
 from sklearn.model_selection import train_test_split
 
 from ckfr_helpers import datasets
-from ckfr_helpers.datasets.sources.mini_imagenet import PARTS, find_place, held_out_positions
+from ckfr_helpers.datasets.base import SPLITS
+from ckfr_helpers.datasets.sources.mini_imagenet import find_place, held_out_positions
 from ckfr_helpers.runtime import CkfrError
 
 # As few-shot learning splits them, in no order.
@@ -58,7 +59,7 @@ def mini(copies, tmp_path) -> Path:
     """A copy whose tables a test may spoil; the pictures are shared."""
     root = tmp_path / "mini-imagenet"
     root.mkdir()
-    for part in PARTS:
+    for part in SPLITS:
         shutil.copy(copies["tables"] / f"{part}.csv", root)
     (root / "images").symlink_to(copies["tables"] / "images")
     return root
@@ -123,7 +124,7 @@ def test_fingerprints_tell_copies_and_splits_apart(copies):
     prints = {
         datasets.open_source("mini-imagenet", split, root=place).fingerprint()
         for place in copies.values()
-        for split in PARTS
+        for split in SPLITS
     }
     assert len(prints) == 9
 
@@ -145,7 +146,7 @@ def test_a_copy_that_is_there_is_found_and_not_fetched(copies, mini, tmp_path, m
     assert datasets.fetch("mini-imagenet", root=tmp_path) == mini
     assert datasets.fetch("mini-imagenet", root=copies["parts"]) == copies["parts"]
     (mini / "val.csv").unlink()
-    with pytest.raises(CkfrError, match=r"val\.csv is missing from"):  # nor one that is not whole
+    with pytest.raises(CkfrError, match=r"val\.csv cannot be read"):  # nor one that is not whole
         datasets.fetch("mini-imagenet", root=tmp_path)
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-import pickle
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -11,7 +11,6 @@ import pytest
 import torch
 from local_server import serve
 from PIL import Image
-from torch.utils.data import DataLoader
 
 from ckfr_helpers import datasets
 from ckfr_helpers.runtime import CkfrError
@@ -107,20 +106,24 @@ def test_tiny_imagenets_official_val_is_our_test_and_our_val_comes_from_train(ti
     assert sorted(whole(train) + whole(val)) == whole(everything)
 
 
-@pytest.mark.parametrize("split", ["train", "test"])
-def test_a_zip_reads_like_its_folder_in_any_process(tiny, tmp_path, split):
-    packed = datasets.open_source("tiny-imagenet", split, root=as_zip(tiny, tmp_path / "tiny.zip"))
-    assert whole(packed) == whole(datasets.open_source("tiny-imagenet", split, root=tiny))
-    packed[0]  # opens the file here, before processes are forked and the source is pickled
-    assert whole(pickle.loads(pickle.dumps(packed))) == whole(packed)
-    # Often enough that two processes with one file position between them would trip over each other.
-    order = list(range(len(packed))) * (1500 // len(packed))
-    loader = DataLoader(packed, None, sampler=order, num_workers=2, multiprocessing_context="fork")
-    labels = [example[1]["label"] for example in loader]
-    assert labels == [int(packed.labels[index]) for index in order]
+def test_a_zip_reads_like_its_folder_and_is_unpacked_once(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("CKFR_DATA", str(tmp_path / "data"))
+    packed = as_zip(tiny, tmp_path / "tiny.zip")
+    for split in ("train", "test"):
+        source = datasets.open_source("tiny-imagenet", split, root=packed)
+        assert whole(source) == whole(datasets.open_source("tiny-imagenet", split, root=tiny))
+    (unpacked,) = (tmp_path / "data" / "unzipped").iterdir()
+    assert Path(source.where(0)).is_relative_to(unpacked)
+    shutil.rmtree(unpacked / "tiny-imagenet-200" / "val")
+    assert len(datasets.open_source("tiny-imagenet", "train", root=packed, val_fraction=0)) == 30
+    shutil.rmtree(tiny / "train" / WNIDS[0])
+    as_zip(tiny, packed)  # another zip in its place
+    with pytest.raises(CkfrError, match="cannot be read"):
+        datasets.open_source("tiny-imagenet", "train", root=packed)
 
 
-def test_tiny_imagenets_mistakes_are_named(tiny, tmp_path):
+def test_tiny_imagenets_mistakes_are_named(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("CKFR_DATA", str(tmp_path / "data"))
     wnid = WNIDS[0]
     boxes = tiny / "train" / wnid / f"{wnid}_boxes.txt"
     good = boxes.read_text()
@@ -139,9 +142,9 @@ def test_tiny_imagenets_mistakes_are_named(tiny, tmp_path):
     (tiny / "wnids.txt").write_text("\n".join(WNIDS[:2]))
     refuses("gives val/images/val_4.JPEG the class", "test")
     boxes.unlink()
-    refuses("_boxes.txt is missing from")
+    refuses("_boxes.txt cannot be read")
     (tmp_path / "bad.zip").write_bytes(b"PK but no more")
-    refuses("not a readable zip", root=tmp_path / "bad.zip")
+    refuses("cannot be unpacked", root=tmp_path / "bad.zip")
 
 
 def test_tiny_imagenet_is_verified_unpacked_and_opens(tiny, tmp_path, monkeypatch):

@@ -1,8 +1,6 @@
 """mini-ImageNet from a hub-shaped server on this machine that behaves well, breaks off, lies or refuses."""
 
-import csv
 import hashlib
-import importlib.util
 import io
 import json
 import sys
@@ -15,19 +13,16 @@ from PIL import Image
 
 from ckfr_helpers import datasets
 from ckfr_helpers.__main__ import main
-from ckfr_helpers.datasets.fetching import hub
-from ckfr_helpers.datasets.sources.mini_imagenet import find_place
+from ckfr_helpers.datasets.sources.mini_imagenet import REPO, find_place
+from ckfr_helpers.hierarchy import wordnet
 from ckfr_helpers.runtime import CkfrError
 
 pa = pytest.importorskip("pyarrow", reason="reading the hub's shards needs pyarrow: the extra `hub`")
 pq = pytest.importorskip("pyarrow.parquet", reason="reading the hub's shards needs pyarrow: the extra `hub`")
 pytest.importorskip("huggingface_hub", reason="the extra `hub`")
 
-REPO = hub.REPO
 COMMIT = "1234567890abcdef1234567890abcdef12345678"
-# Two classes of train.csv, one of val.csv, one of test.csv, in the hub's label order.
-NAMES = ["n01532829", "n01855672", "n01930112", "n03400231"]
-TABLES = {"train.csv": ("n01532829", "n03400231"), "val.csv": ("n01855672",), "test.csv": ("n01930112",)}
+NAMES = ["n01532829", "n01855672", "n01930112", "n03400231"]  # in the hub's label order
 
 
 def jpeg(number: int) -> bytes:
@@ -67,18 +62,22 @@ def shards() -> dict[str, bytes]:
 def publish(site: Site, files: dict[str, bytes], repo: str = REPO, revision: str = "main") -> None:
     """Serve a data set repository as the hub does: a list with checksums, and files behind a redirect."""
     siblings: list[dict] = [{"rfilename": "README.md", "size": 3, "blobId": "0" * 40}]
+    tree: list[dict] = []  # the same list, as the later clients ask for it
     for path, content in files.items():
         lfs = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 130}
         siblings.append({"rfilename": path, "size": len(content), "blobId": "0" * 40, "lfs": lfs})
+        tree.append({"type": "file", "path": path, "size": len(content), "oid": "0" * 40})
+        tree[-1]["lfs"] = {**lfs, "oid": lfs["sha256"]}
         site.files[f"/cdn/{path}"] = content
         site.redirects[f"/datasets/{repo}/resolve/{COMMIT}/{path}"] = f"/cdn/{path}"
+    site.files[f"/api/datasets/{repo}/tree/{COMMIT}"] = json.dumps(tree).encode()
     about = {"id": repo, "sha": COMMIT, "siblings": siblings, "private": False, "tags": [], "downloads": 0}
     site.files[f"/api/datasets/{repo}/revision/{revision}"] = json.dumps(about).encode()
 
 
 @pytest.fixture
 def site(monkeypatch):
-    monkeypatch.setattr(hub, "CLASSES_OF", TABLES)
+    monkeypatch.setattr(wordnet, "class_list", lambda _: tuple(NAMES))
     with serve() as site:
         monkeypatch.setenv("HF_ENDPOINT", site.url)
         yield site
@@ -92,20 +91,11 @@ def downloads(site: Site) -> list[str]:
     return [path.removeprefix("/cdn/data/")[:11] for path in site.asked if path.startswith("/cdn/")]
 
 
-def test_the_classes_are_ravi_and_larochelles():
-    numbers = {name: len(classes) for name, classes in hub.CLASSES_OF.items()}
-    assert numbers == {"train.csv": 64, "val.csv": 16, "test.csv": 20}
-    timm = Path(importlib.util.find_spec("timm").origin).parent  # found, not imported: that takes seconds
-    listed = (timm / "data" / "_info" / "mini_imagenet_synsets.txt").read_text()
-    assert set(listed.split()) == {wnid for classes in hub.CLASSES_OF.values() for wnid in classes}
-
-
-def test_a_good_hub_gives_the_original_layout(site, shards, tmp_path):
+def test_a_good_hub_gives_class_folders(site, shards, tmp_path):
     publish(site, shards)
     folder = fetch(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mini-imagenet"]  # no scratch, no lock
-    found = sorted(path.name for path in folder.iterdir())
-    assert found == ["images", "test.csv", "train.csv", "val.csv"]
+    assert sorted(path.name for path in folder.iterdir()) == NAMES
     assert sorted(set(downloads(site))) == ["train-00000", "train-00001", "train-00002", "validation-"]
 
     # Every picture, byte for byte, under its class, train before validation.
@@ -115,14 +105,10 @@ def test_a_good_hub_gives_the_original_layout(site, shards, tmp_path):
             table = pq.read_table(io.BytesIO(shards[path])).to_pydict()
             for picture, label in zip(table["image"], table["label"], strict=True):
                 expected[NAMES[label]].append(picture["bytes"])
-    for table, classes in TABLES.items():
-        with open(folder / table, newline="") as file:
-            rows = list(csv.DictReader(file))
-        assert [row["label"] for row in rows] == [wnid for wnid in sorted(classes) for _ in range(600)]
-        for wnid in classes:
-            names = [row["filename"] for row in rows if row["label"] == wnid]
-            assert all(len(name) == len("n0153282900000005.jpg") and name.startswith(wnid) for name in names)
-            assert [(folder / "images" / name).read_bytes() for name in names] == expected[wnid]
+    for wnid in NAMES:
+        files = sorted((folder / wnid).iterdir())
+        assert all(len(file.name) == len("n0153282900000005.jpg") for file in files)
+        assert [file.read_bytes() for file in files] == expected[wnid]
     sizes = [len(datasets.open_source("mini-imagenet", split, root=tmp_path)) for split in ("train", "test")]
     assert sizes == [4 * 432, 4 * 120]
 
@@ -136,7 +122,7 @@ def test_a_late_failure_costs_no_download(site, shards, tmp_path, fault):
     """The last shard is damaged or gone: nothing looks whole, and only that shard is asked for again."""
     publish(site, shards)
     site.faults["/cdn/data/validation-00000-of-00001.parquet"] = fault
-    message = {"corrupt": r"validation-00000\S* arrived with sha256 \w+; expected", "missing": "404"}[fault]
+    message = {"corrupt": r"validation-00000\S* is no parquet file", "missing": "404"}[fault]
     with pytest.raises(CkfrError, match=message):
         fetch(tmp_path)
     assert find_place(tmp_path) is None
@@ -187,5 +173,5 @@ def test_missing_libraries_and_a_taken_folder_are_named(tmp_path, monkeypatch):
         fetch(tmp_path)
     (tmp_path / "mini-imagenet").mkdir()
     (tmp_path / "mini-imagenet" / "notes.txt").write_text("mine")
-    with pytest.raises(CkfrError, match="is there already but holds mini-ImageNet in no layout"):
+    with pytest.raises(CkfrError, match="is there already, in no layout"):
         fetch(tmp_path)
