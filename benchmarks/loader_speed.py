@@ -32,7 +32,7 @@ from ckfr_helpers import datasets
 from ckfr_helpers.datasets.base import ImageSource
 from ckfr_helpers.datasets.cache import cached
 from ckfr_helpers.datasets.files import FileSource
-from ckfr_helpers.datasets.loading import TransformedView, seed_worker
+from ckfr_helpers.datasets.loading import TransformedView, single_thread
 from ckfr_helpers.datasets.subset import Part
 from ckfr_helpers.datasets.transforms import make_transform, stored_side
 from ckfr_helpers.hierarchy import Hierarchy
@@ -154,7 +154,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224, help="side of what the pipelines give")
     parser.add_argument("--output", type=Path, default=RESULT)
     arguments = parser.parse_args()
-    seed_worker(0)  # one thread here too
+    single_thread()  # one thread here too
     torch.manual_seed(0)
     load_before = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as scratch:

@@ -19,7 +19,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from ckfr_helpers.datasets.base import Example
-from ckfr_helpers.datasets.loading import seed_worker
+from ckfr_helpers.datasets.loading import single_thread
 from ckfr_helpers.datasets.scenes.single import PhotoScenes
 from ckfr_helpers.runtime import atomic_path, environment, num_workers
 
@@ -45,7 +45,12 @@ def through_loader(source: PhotoScenes, workers: int, batch: int) -> tuple[float
     """
     used = processor_seconds()
     loader = DataLoader(
-        source, batch, num_workers=workers, collate_fn=collate, worker_init_fn=seed_worker, drop_last=True
+        source,
+        batch,
+        num_workers=workers,
+        collate_fn=collate,
+        worker_init_fn=single_thread,
+        drop_last=True,
     )
     start, seen = 0.0, 0
     for number, (images, _) in enumerate(loader):
@@ -78,7 +83,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=RESULT)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    seed_worker(0)  # one thread for OpenCV here too
+    single_thread()  # one thread for OpenCV here too
     source = PhotoScenes("train", size=arguments.size, scenes=arguments.scenes, background_bias=0.9)
     load_before = os.getloadavg()[0]
     runs = [through_loader(source, arguments.workers, arguments.batch) for _ in range(arguments.repeats)]

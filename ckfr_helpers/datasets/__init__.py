@@ -54,10 +54,7 @@ def fetchable() -> tuple[str, ...]:
 
 
 def register(name: str, source: "type[ImageSource]") -> None:
-    """Have `open_source` and every command know a source of one's own by a name.
-
-    It is called as ``source(split=…, root=…, **options)``; ``root`` only where one is given.
-    """
+    """Have every command know a source of one's own, called as ``source(split=…, root=…, **options)``."""
     _REGISTRY[name] = _Entry(source, None)
 
 
@@ -69,7 +66,7 @@ def open_source(name: str, split: str, root: str | Path | None = None, **options
         options: passed to the source's class, e.g. ``val_fraction=0.1`` or ``background_bias=0.9``.
 
     Raises:
-        CkfrError: if the name or split is unknown, or the data is missing or not as expected.
+        CkfrError: if the name, split or an option is unknown, or the data is not as expected.
     """
     entry = _REGISTRY.get(name)
     if entry is None or entry.source is None:

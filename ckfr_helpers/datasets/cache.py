@@ -1,7 +1,5 @@
 """Pictures decoded and resized once, then read from one memory-mapped file: no epoch after waits for JPEG.
 
-    source = cached(open_source("mini-imagenet", "train"), size=256)
-
 Every picture is stretched to ``size`` × ``size`` with torchvision's antialiased bilinear resize on uint8, the
 very step that the evaluation transforms begin with: there a cached picture gives the same pixels as the file.
 Random crops choose from the stretched picture, so runs with the cache and without are different runs.

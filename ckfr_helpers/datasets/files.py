@@ -46,19 +46,14 @@ def class_folders(place: Path) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     foreign: list[Path] = []
     for folder in sorted(place.iterdir() if place.is_dir() else ()):
-        if folder.name.startswith("."):
+        if not folder.is_dir() and folder.suffix.lower() in ENDINGS:
+            raise CkfrError(f"{place} holds loose pictures such as {folder.name}; expected class folders.")
+        if not folder.is_dir() or folder.name.startswith("."):
             continue
-        if not folder.is_dir():
-            if folder.suffix.lower() in ENDINGS:
-                raise CkfrError(
-                    f"{place} holds loose pictures such as {folder.name}; expected class folders."
-                )
-            continue
-        with os.scandir(folder) as entries:
-            shown = [entry for entry in entries if not entry.name.startswith(".")]
-        found[folder.name] = sorted(one.name for one in shown if one.name.lower().endswith(ENDINGS))
-        others = (one for one in shown if not one.name.lower().endswith(ENDINGS))
-        foreign += [folder / one.name for one in others if one.is_file() and one.name != "Thumbs.db"]
+        names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
+        found[folder.name] = [name for name in names if name.lower().endswith(ENDINGS)]
+        others = [folder / name for name in names if not name.lower().endswith(ENDINGS)]
+        foreign += [file for file in others if file.is_file() and file.name != "Thumbs.db"]
     if foreign:
         warnings.warn(
             f"{len(foreign)} file(s), first {min(foreign)}, are left out: expected {', '.join(ENDINGS)}.",

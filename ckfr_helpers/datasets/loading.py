@@ -1,11 +1,9 @@
 """From a source to batches, bit for bit the same whatever the number of workers, and resumable mid-epoch.
 
-Two facts make a run repeatable: which examples stand in batch k of epoch e depends on (seed, e) alone
-(`EpochSampler`), and what the random transform does to example i depends on (seed, e, i) alone
-(`TransformedView`). Neither asks which worker did the work, or how far a global generator had advanced.
+Which examples stand in batch k of epoch e depends on (seed, e) alone (`EpochSampler`), and what the random
+transform does to example i on (seed, e, i) alone (`TransformedView`): neither asks which worker did the work.
 """
 
-import random
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -104,8 +102,8 @@ class EpochSampler(Sampler[list[int]]):
 
     It is a *batch sampler* without an attribute called ``sampler``: engines that find one there set its epoch
     by their own count, which after a resume is the wrong one. With several processes, each takes its own
-    slice of every global batch of ``batch_size * world_size``. If nothing is dropped, the last global batch
-    is filled up with examples from the start of the order; the indices tell the repeats.
+    slice of every global batch of ``batch_size * world_size``. In training the order is random and what is
+    left over is dropped; else the last global batch is filled up from the start, as the indices tell.
     """
 
     def __init__(
@@ -113,25 +111,23 @@ class EpochSampler(Sampler[list[int]]):
         n: int,
         batch_size: int,
         seed: int = 0,
-        shuffle: bool = True,
-        drop_last: bool = True,
+        train: bool = True,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
         check_number("n", n, 1, whole=True)
         check_number("batch_size", batch_size, 1, whole=True)
-        if drop_last and n < batch_size * world_size:
+        if train and n < batch_size * world_size:
             batch = f"one batch of {batch_size * world_size}, and training leaves an incomplete one out"
             raise CkfrError(f"{n} examples do not fill {batch}; expected a smaller batch size.")
-        self.n, self.batch_size, self.seed = n, batch_size, seed
-        self.shuffle, self.drop_last = shuffle, drop_last
+        self.n, self.batch_size, self.seed, self.train = n, batch_size, seed, train
         self.rank, self.world_size = rank, world_size
         self.epoch = self.start_batch = 0
 
     @property
     def batches_per_epoch(self) -> int:
         together = self.batch_size * self.world_size
-        return self.n // together if self.drop_last else -(-self.n // together)
+        return self.n // together if self.train else -(-self.n // together)
 
     def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
         check_number("start_batch", start_batch, 0, self.batches_per_epoch, whole=True)
@@ -142,11 +138,11 @@ class EpochSampler(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         order, together = np.arange(self.n), self.batch_size * self.world_size
-        if self.shuffle:
+        if self.train:
             # RandomState, old as it is, promises the same stream in every NumPy; Generator does not, and a
             # run may be resumed under another version.
             order = np.random.RandomState(mix_seed(self.seed, self.epoch) % 2**32).permutation(self.n)
-        if not self.drop_last and self.world_size > 1:
+        elif self.world_size > 1:
             # np.resize repeats the order as often as needed, even where it is shorter than one batch.
             order = np.resize(order, self.batches_per_epoch * together)
         for batch in range(self.start_batch, self.batches_per_epoch):
@@ -154,11 +150,8 @@ class EpochSampler(Sampler[list[int]]):
             yield order[first : first + self.batch_size].tolist()
 
 
-def seed_worker(worker: int) -> None:
-    """Give a loader process one thread and its own Python and NumPy seeds; torch seeds its own alone."""
-    seed = torch.initial_seed() % 2**32
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002 -- libraries below us still read the global state
+def single_thread(worker: int = 0) -> None:
+    """What a loader process does first; torch gives it its own seeds for Python, NumPy and itself."""
     torch.set_num_threads(1)
     if "cv2" in sys.modules:
         sys.modules["cv2"].setNumThreads(0)  # OpenCV's word for "run in the calling thread"
@@ -179,7 +172,6 @@ def make_loader(
     batch_size: int,
     train: bool,
     workers: int = 0,
-    context: str | None = None,
     rank: int = 0,
     world_size: int = 1,
 ) -> DataLoader:
@@ -188,25 +180,22 @@ def make_loader(
     With Lightning Fabric pass ``use_distributed_sampler=False``: the slicing over processes is done here.
 
     Args:
-        view: what to read; its seed also orders the batches.
         batch_size: examples a batch, in each of ``world_size`` processes that train together.
         train: shuffle anew each epoch and drop the incomplete last batch; otherwise keep order and all.
         workers: loader processes; 0 reads in this process. The batches are the same either way.
-        context: how to start them, as `multiprocessing` calls it; None for the platform's own.
     """
-    sampler = EpochSampler(len(view), batch_size, view.seed, train, train, rank, world_size)
+    sampler = EpochSampler(len(view), batch_size, view.seed, train, rank, world_size)
     return Loader(
         view,
         batch_sampler=sampler,
         num_workers=workers,
         collate_fn=collate,
-        worker_init_fn=seed_worker,
+        worker_init_fn=single_thread,
         # The loader draws its workers' base seed from here; from the global generator it would shift every
         # later random number of the run by one, and a resumed run would part from the first.
         generator=torch.Generator().manual_seed(view.seed),
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
-        multiprocessing_context=context if workers > 0 else None,
     )
 
 
@@ -215,7 +204,7 @@ class CachedLoader:
 
     def __init__(self, dataset: CachedFeatures, batch_size: int, train: bool, seed: int = 0) -> None:
         self.dataset, self.batch_size = dataset, batch_size
-        self.batch_sampler = EpochSampler(len(dataset), batch_size, seed, shuffle=train, drop_last=train)
+        self.batch_sampler = EpochSampler(len(dataset), batch_size, seed, train)
 
     def __len__(self) -> int:
         return len(self.batch_sampler)

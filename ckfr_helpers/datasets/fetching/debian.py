@@ -14,11 +14,7 @@ from ckfr_helpers.runtime import CkfrError
 
 
 def fetch_deb(package: str, target: Path) -> Path:
-    """Download a package and unpack it below a new folder ``target``, as ``target/usr/share/...``.
-
-    Raises:
-        CkfrError: where there is no Debian client, or it cannot bring the package, or the package is damaged.
-    """
+    """Download a package and unpack it below a new folder ``target``, as ``target/usr/share/...``."""
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
         raise CkfrError(f"The Debian package {package} needs apt-get and dpkg-deb, which are not here.")
     client = target / "client"

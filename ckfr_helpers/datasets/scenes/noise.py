@@ -12,10 +12,8 @@ def fractal(
     """Noise whose power falls as 1 / frequency^slope, as in natural scenes; it tiles without seams.
 
     A slope of 0 is white, 2 cloudy, 4 smooth hills. ``stretch`` makes structures longer along x and along y;
-    ``coarsest``, the fewest waves across the picture, removes broad light and dark areas.
-
-    Returns:
-        (size, size) float32, mean 0, standard deviation 1.
+    ``coarsest``, the fewest waves across the picture, removes broad light and dark areas. The result is
+    (size, size) float32 of mean 0 and standard deviation 1.
     """
     half = size // 2 + 1
     waves = rng.standard_normal((size, half, 2), dtype=np.float32).view(np.complex64)[..., 0]
@@ -32,9 +30,8 @@ def fractal(
 def cells(rng: Generator, size: int, count: int, jitter: float = 0.9) -> tuple[np.ndarray, ...]:
     """A grid of ``count`` by ``count`` cells, jittered by up to 1 (Worley noise): paving, cobbles, cracks.
 
-    Returns:
-        ``(edge, inside, index)``, each (size, size): distance to the nearest cell border in cell widths,
-        distance to the cell's own centre, and the cell's number (int32) below ``count ** 2``.
+    ``(edge, inside, index)``, each (size, size): distance to the nearest cell border in cell widths, distance
+    to the cell's own centre, and the cell's number (int32) below ``count ** 2``.
     """
     full, size = size, size // 2  # distances are smooth: half the resolution is enough
     grid = (np.indices((count, count)).reshape(2, -1).T + 0.5).astype(np.float32)
@@ -59,11 +56,7 @@ def cells(rng: Generator, size: int, count: int, jitter: float = 0.9) -> tuple[n
 
 
 def slopes(height: np.ndarray, steepness: float) -> np.ndarray:
-    """Gradient of a tiling height field, scaled to a root mean square of ``steepness``.
-
-    Returns:
-        (H, W, 2) float32, rise to the right and rise downward.
-    """
+    """Rise to the right and downward, (H, W, 2), of a tiling height field; their RMS is ``steepness``."""
     dx = np.roll(height, -1, 1) - np.roll(height, 1, 1)
     dy = np.roll(height, -1, 0) - np.roll(height, 1, 0)
     both = np.stack([dx, dy], -1).astype(np.float32)
@@ -73,10 +66,8 @@ def slopes(height: np.ndarray, steepness: float) -> np.ndarray:
 def light(slope: np.ndarray, direction: float, elevation: float) -> np.ndarray:
     """Brightness of a matt surface under a lamp (Lambert's cosine law): 1 where it is flat, never below 0.
 
-    Args:
-        slope: (H, W, 2), as from ``slopes``; add several for structure on several scales.
-        direction: where the light comes from, in radians; 0 is the right, pi / 2 the bottom.
-        elevation: height of the lamp above the surface, in radians.
+    ``slope`` (H, W, 2) is a sum of ``slopes``. The lamp's ``direction``, 0 the right and pi / 2 the bottom,
+    and its ``elevation`` above the surface are in radians.
     """
     flat = np.float32(np.sin(elevation))
     lamp = np.array([np.cos(direction), np.sin(direction)], np.float32)
@@ -89,11 +80,8 @@ def ground(texture: np.ndarray, size: int, horizon: float, zoom: float) -> tuple
 
     A row at height y (0 top, 1 bottom) sees ground at depth 1 / (y - horizon). Far rows see many texels in
     one pixel, so they are read from smaller copies of the texture, as graphics cards do (mipmaps). The
-    texture (T, T[, C]) float32 tiles; ``zoom`` copies of it lie along the bottom edge.
-
-    Returns:
-        The picture (size, size[, C]), undefined above the horizon, and the depth of every row (size,)
-        relative to the bottom row.
+    texture (T, T[, C]) float32 tiles; ``zoom`` copies of it lie along the bottom edge. Gives the picture
+    (size, size[, C]), undefined above the horizon, and the depth (size,) of its rows relative to the last.
     """
     y = (np.arange(size, dtype=np.float32) + 0.5) / size
     depth = (1 - horizon) / np.maximum(y - horizon, 0.004)  # 1 at the bottom edge

@@ -15,11 +15,11 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from ckfr_helpers.datasets.base import Split
+from ckfr_helpers.datasets.base import Split, box_of_mask
 from ckfr_helpers.datasets.fetching.debian import fetch_deb
 from ckfr_helpers.datasets.fetching.download import download, unpack, working_folder
-from ckfr_helpers.datasets.files import find_folder, root_folder
-from ckfr_helpers.runtime import CkfrError, atomic_path, project_file
+from ckfr_helpers.datasets.files import find_folder
+from ckfr_helpers.runtime import CkfrError, atomic_path, data_root, project_file
 
 FOLDER = "photos"
 PACKAGE, STAMPS = "tuxpaint-stamps-default", "usr/share/tuxpaint/stamps"
@@ -57,7 +57,7 @@ def fetch(root: str | Path | None = None) -> Path:
     Every file is checked against its SHA-256 in the list, so both ways give the same bytes. What is already
     here and whole is left alone. If both fail, a `CkfrError` says why.
     """
-    folder = root_folder(root) / FOLDER
+    folder = Path(root or data_root()).expanduser() / FOLDER
     missing = [photo for photo in read_list() if not _whole(folder / photo["file"], photo)]
     if not missing:
         return folder
@@ -132,6 +132,5 @@ def clean(pixels: np.ndarray, grass: bool = False) -> np.ndarray:
     alpha[np.isin(parts, specks[specks > 0])] = 0
     near = cv2.dilate((alpha > 127).astype(np.uint8), np.ones((5, 5), np.uint8))
     alpha[near == 0] = 0  # faint veils far from anything solid
-    rows, columns = np.flatnonzero(alpha.any(1)), np.flatnonzero(alpha.any(0))
-    window = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
-    return np.dstack([pixels[..., :3][window], alpha[window]])
+    x0, y0, x1, y1 = box_of_mask(alpha > 0)
+    return np.dstack([pixels[..., :3], alpha])[y0 : y1 + 1, x0 : x1 + 1]

