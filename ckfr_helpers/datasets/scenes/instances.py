@@ -9,16 +9,13 @@ things. The viewpoint never changes: this is the search for near-duplicates of a
 that for a building seen from another side.
 """
 
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from ckfr_helpers.datasets.base import Split, Target, check_split
-from ckfr_helpers.datasets.scenes.photos import Cutout
 from ckfr_helpers.datasets.scenes.several import SeveralScenes
-from ckfr_helpers.hierarchy.tree import Hierarchy
 from ckfr_helpers.runtime import CkfrError, check_number
 
 Role = Literal["queries", "database"]
@@ -49,7 +46,8 @@ class InstanceScenes(SeveralScenes):
         role: ``"queries"`` are large, hardly covered, and stand in places of their own; in the ``"database"``
             an object may be small or nearly hidden.
         returns: scenes of each photograph.
-        size, seed, objects, root, cutouts, hierarchy, instances: as in `SeveralScenes`.
+        size, seed: as in `SeveralScenes`.
+        options: ``objects, root, cutouts, hierarchy, instances`` of `SeveralScenes`.
 
     Raises:
         CkfrError: as `SeveralScenes`, and if there is no such role.
@@ -64,22 +62,12 @@ class InstanceScenes(SeveralScenes):
         size: int = 448,
         returns: int = 1,
         seed: int = 0,
-        objects: Sequence[int] = (1, 3),
-        root: str | Path | None = None,
-        cutouts: Sequence[Cutout] | None = None,
-        hierarchy: Hierarchy | None = None,
-        instances: int | None = None,
+        **options: Any,
     ) -> None:
         if role not in ROLES:
             raise CkfrError(f"There is no role {role!r}; expected queries or database.")
         check_number("returns", returns, 1, whole=True)
-        own: dict[str, Any] = {
-            "root": root,
-            "cutouts": cutouts,
-            "hierarchy": hierarchy,
-            "instances": instances,
-        }
-        super().__init__(split, size, 1, seed, objects, **ROLES[role], **own)
+        super().__init__(split, size, 1, seed, **ROLES[role], **options)
         self.bank = f"{split} {role}" if role == "queries" else split
         self.labels = np.tile(self._owner, returns)
         _ = self._places  # as in `PhotoScenes`: painted now, once
@@ -139,31 +127,24 @@ def grades(target: Target) -> dict[int, Grade]:
 
 
 def retrieval_set(
-    split: str,
-    size: int = 448,
-    seed: int = 0,
-    returns: int = 5,
-    distractors: int = 150,
-    root: str | Path | None = None,
-    instances: int | None = None,
+    split: str, size: int = 448, seed: int = 0, returns: int = 5, distractors: int = 150, **options: Any
 ) -> RetrievalSet:
     """Queries and database of a split's photographs, and distractor scenes of another's.
 
     Args:
         split: test, or val for choices between methods, or train for whitening. (In train one animal has
             two photographs, and finding the other one counts as wrong.)
-        size: side of the pictures in pixels.
-        seed: another seed gives other scenes of the same photographs.
+        size, seed: as in `SeveralScenes`; another seed gives other scenes of the same photographs.
         returns: database scenes in which each photograph is the first object.
         distractors: scenes of photographs that no query asks for.
-        root, instances: as in `PhotoScenes`.
+        options: ``objects, root, instances`` of `SeveralScenes`.
 
     Raises:
         CkfrError: as `InstanceScenes`.
     """
     other = DISTRACTORS[check_split(split)]
     return RetrievalSet(
-        InstanceScenes(split, "queries", size, 1, seed, root=root, instances=instances),
-        InstanceScenes(split, "database", size, returns, seed, root=root, instances=instances),
-        SeveralScenes(other, size, distractors, seed, root=root, instances=instances, **ROLES["database"]),
+        InstanceScenes(split, "queries", size, 1, seed, **options),
+        InstanceScenes(split, "database", size, returns, seed, **options),
+        SeveralScenes(other, size, distractors, seed, **ROLES["database"], **options),
     )
