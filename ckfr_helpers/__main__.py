@@ -1,4 +1,4 @@
-"""The command line: ``ckfr train``, ``evaluate``, ``study``, ``fetch``, ``demo``.
+"""The command line: ``ckfr train``, ``evaluate``, ``study``, ``retrieve``, ``fetch``, ``demo``.
 
 Wrong input ends with one sentence on standard error and status 2; Ctrl-C with status 130 once the state is
 saved. Heavy imports wait until a command needs them, so that ``--help`` answers at once.
@@ -24,7 +24,7 @@ from ckfr_helpers.runtime import CkfrError, atomic_path
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    options = _parser(arguments[:1] == ["train"]).parse_args(arguments)
+    options = _parser([*arguments[:1]]).parse_args(arguments)
     try:
         with _own_warnings_alone():
             options.run(options)
@@ -102,6 +102,21 @@ def _look(options: argparse.Namespace) -> None:
         progress=not options.quiet,
     )  # fmt: skip
     _print_scores(scores, options.json)
+
+
+def _retrieve(options: argparse.Namespace) -> None:
+    found = options.work(options)
+    if found is not None:  # a search has something to show
+        from ckfr_helpers.retrieval.pictures import fit, read_picture
+        from ckfr_helpers.teaching.plots.ranking import Ranked, ranked_sheet
+        from ckfr_helpers.teaching.plots.style import use_style
+
+        use_style()
+        pairs = zip(found.paths, found.scores, strict=True)
+        ranked = [Ranked(fit(read_picture(path), 400).numpy(), score, path.name) for path, score in pairs]
+        with atomic_path(found.out / "ranked.png") as path:
+            ranked_sheet(found.query.numpy(), found.box, ranked).savefig(path, format="png", dpi=110)
+        print(f"{len(ranked)} pictures are ranked in {found.out / 'ranked.png'} and ranked.csv beside it.")
 
 
 def _fetch(options: argparse.Namespace) -> None:
@@ -232,13 +247,19 @@ def _print_scores(scores: Mapping[str, float | None], as_json: bool = False) -> 
         print(f"  {name:<{width}}  {value:9.4f}  {score_title(name)}".rstrip())
 
 
-def _parser(with_settings: bool) -> argparse.ArgumentParser:
+def _parser(wanted: list[str]) -> argparse.ArgumentParser:
     # The flags of ``train`` are read off its settings, which takes torch: only where they are wanted.
     parser = argparse.ArgumentParser(prog="ckfr", description="Categorical Knowledge Fused Recognition.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     train = commands.add_parser("train", help="train a classifier, with the aligned triplet loss or without")
-    if with_settings:
+    if wanted == ["train"]:
         _add_train(train)
+    retrieve = commands.add_parser("retrieve", help="find the same thing again in a folder of pictures")
+    if wanted == ["retrieve"]:
+        from ckfr_helpers.retrieval.command import add_arguments
+
+        add_arguments(retrieve)
+        retrieve.set_defaults(run=_retrieve)
 
     evaluate = commands.add_parser("evaluate", help="score a finished run")
     evaluate.add_argument("--split", default="test", help="train, val or test (default: test)")

@@ -70,7 +70,7 @@ def average_precision(ranking: Ids, positives: Ids, junk: Ids = ()) -> float:
 def precision_at(ranking: Ids, positives: Ids, k: int, junk: Ids = ()) -> float:
     """The share of positives among the first k, which the revisited evaluation cuts to the last one's rank.
 
-    NaN without positives; 0 where none is ranked.
+    NaN without positives.
     """
     check_number("k", k, 1, whole=True)
     places, number = _places(ranking, positives, junk)

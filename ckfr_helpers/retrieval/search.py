@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, DTypeLike
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -12,7 +12,7 @@ from ckfr_helpers.runtime import CkfrError, check_number
 
 Vectors = np.ndarray | Tensor  # (N, D); an array may be memory-mapped
 BLOCK = 2**23  # numbers held at once: 64 MB
-SPARE = 2  # candidates of an approximate index for each hit wanted
+SPARE, MORE = 2, 16  # candidates in float32 for each hit wanted, and beyond
 
 
 class Hits(NamedTuple):
@@ -25,13 +25,8 @@ class Hits(NamedTuple):
 class ApproximateIndex:
     """A small index in memory that looks at a part of the database only; needs the package faiss-cpu.
 
-    An inverted file (Jégou et al., PAMI 2011) that keeps one byte a number: 140 MB for 1 million x 128.
-
-    Args:
-        database: (N, D); read in blocks.
-        lists: how many cells the space is cut into; by default the square root of N.
-        probes: how many of them a query looks at: more find more and take longer.
-        seed: of the clustering.
+    An inverted file (Jégou et al., PAMI 2011) of a database (N, D), with one byte a number: 140 MB for a
+    million of 128. Of ``lists`` cells, by default the square root of N, a query looks at ``probes``.
     """
 
     def __init__(self, database: Vectors, lists: int | None = None, probes: int = 16, seed: int = 0) -> None:
@@ -47,14 +42,10 @@ class ApproximateIndex:
         self.index = faiss.index_factory(dimension, kind, faiss.METRIC_INNER_PRODUCT)
         self.index.cp.seed, self.index.cp.min_points_per_centroid = seed, 1  # few are no reason to warn
         sample = np.random.default_rng(seed).permutation(number)[: 64 * lists]
-        self.index.train(_rows(database, np.sort(sample)).float().numpy())
+        self.index.train(_rows(database, np.sort(sample), np.float32))
         for start in range(0, number, block := max(1, BLOCK // dimension)):
-            self.index.add(_rows(database, slice(start, start + block)).float().numpy())
+            self.index.add(_rows(database, slice(start, start + block), np.float32))
         self.index.nprobe = min(probes, lists)
-
-    def candidates(self, queries: Tensor, k: int) -> Tensor:
-        """(Q, D) -> (Q, k) int64 ids, about the best; −1 where the cells looked at hold no more."""
-        return torch.from_numpy(self.index.search(queries.float().numpy(), min(k, self.number))[1])
 
 
 def search(
@@ -73,35 +64,50 @@ def search(
     """
     number, dimension = _check_database(database)
     check_number("k", k, 1, whole=True)
-    wanted = torch.as_tensor(np.asarray(queries)).double()
-    if wanted.ndim != 2 or wanted.shape[1] != dimension or not wanted.isfinite().all():
-        raise CkfrError(f"Queries have shape {tuple(wanted.shape)}; expected finite ones, (Q, {dimension}).")
-    k = min(k, number)
-    if approximate is None:
-        return _exact(wanted, database, k)
-    if approximate.number != number or approximate.index.d != dimension:
+    wanted = np.asarray(queries, dtype=np.float64)
+    if wanted.ndim != 2 or wanted.shape[1] != dimension or not np.isfinite(wanted).all():
+        raise CkfrError(f"Queries have shape {wanted.shape}; expected finite ones, (Q, {dimension}).")
+    if approximate and (approximate.number, approximate.index.d) != (number, dimension):
         raise CkfrError(f"The index is of {approximate.number} rows, not of these {number}; make it anew.")
+    k, many = min(k, number), SPARE * k + MORE
+    if many >= number:
+        return _scan(wanted, database, k)[0]
+    # Candidates in float32; what decides is their scores in float64, rounded, which are equal for equal rows.
+    single = wanted.astype(np.float32)
+    if approximate:
+        found = torch.from_numpy(approximate.index.search(single, many)[1])  # −1: these cells hold no more
+    else:
+        found = _candidates(single, database, k, many)
     hits = Hits(torch.empty(len(wanted), k), torch.empty(len(wanted), k, dtype=torch.int64))
-    for row, found in enumerate(approximate.candidates(wanted, SPARE * k)):
-        near = found[found >= 0].sort().values
-        if len(near) < k:  # the cells looked at hold too few
-            best = _exact(wanted[row : row + 1], database, k)
-        else:
-            best = _first((wanted[row : row + 1] @ _rows(database, near.numpy()).T).float(), near[None], k)
-        hits.scores[row], hits.ids[row] = best.scores[0], best.ids[0]
+    unsure = (found[:, :k] < 0).any(1)
+    for row in (~unsure).nonzero()[:, 0].tolist():
+        near = found[row][found[row] >= 0].sort().values
+        scores = torch.from_numpy(_rows(database, near.numpy(), np.float64) @ wanted[row]).float()
+        hits.scores[row], hits.ids[row] = (part[0] for part in _first(scores[None], near[None], k))
+    if unsure.any():
+        hits.scores[unsure], hits.ids[unsure] = _scan(wanted[unsure.numpy()], database, k)[0]
     return hits
 
 
-def _exact(queries: Tensor, database: Vectors, k: int) -> Hits:
+def _candidates(queries: np.ndarray, database: Vectors, k: int, many: int) -> Tensor:
+    """(Q, many) ids; −1 for a query whose k best could, by rounding alone, lie beyond them."""
+    best, longest = _scan(queries, database, many)
+    slack = 2**-20 * (queries.shape[1] ** 0.5) * longest * np.linalg.norm(queries, axis=1)
+    best.ids[best.scores[:, k - 1] - best.scores[:, -1] <= torch.from_numpy(slack)] = -1
+    return best.ids
+
+
+def _scan(queries: np.ndarray, database: Vectors, k: int) -> tuple[Hits, float]:
+    """The best of all rows, computed in the queries' type, and the length of the longest row."""
     best = Hits(torch.empty(len(queries), 0), torch.empty(len(queries), 0, dtype=torch.int64))
-    rows = max(256, BLOCK // max(queries.shape))
-    for start in range(0, len(database), rows):
-        # Sums in float64, rounded: equal rows score equally wherever they lie in a block.
-        scores = (queries @ _rows(database, slice(start, start + rows)).T).float()
-        block = _first(scores, torch.arange(start, start + rows)[None], k)
+    longest, size = 0.0, max(1, BLOCK // max(queries.shape))
+    for start in range(0, len(database), size):
+        rows = _rows(database, slice(start, start + size), queries.dtype)
+        block = _first(torch.from_numpy(queries @ rows.T).float(), torch.arange(start, start + size)[None], k)
         # What was found before stands first, so ids rise wherever scores are equal.
         best = _first(*(torch.cat(parts, 1) for parts in zip(best, block, strict=True)), k)
-    return best
+        longest = max(longest, float(np.einsum("ij,ij->i", rows, rows).max()) ** 0.5)
+    return best, longest
 
 
 def _first(scores: Tensor, ids: Tensor, k: int) -> Hits:
@@ -130,17 +136,14 @@ def expand(queries: ArrayLike, database: Vectors, ids: ArrayLike, first: int) ->
 
     Takes (Q, D), (N, D) and (Q, k) rows of the database, best first; gives (Q, D) float32 of unit length.
     """
-    near, own = np.asarray(ids), torch.as_tensor(np.asarray(queries)).double()
+    near, own = np.asarray(ids), np.asarray(queries, dtype=np.float64)
     check_number("first", first, 0, near.shape[1], whole=True)
-    joined = _rows(database, near[:, :first].ravel()).view(len(own), first, own.shape[1])
-    return normalize(own + joined.sum(1), dim=1).float()
+    joined = _rows(database, near[:, :first].ravel(), np.float64).reshape(len(own), first, own.shape[1])
+    return normalize(torch.from_numpy(own + joined.sum(1)), dim=1).float()
 
 
-def _rows(database: Vectors, which: slice | np.ndarray) -> Tensor:
-    """Some rows as float64, a copy: memory-mapped files are often read-only."""
-    if isinstance(database, Tensor):
-        return database[which].double()
-    return torch.from_numpy(np.array(database[which], dtype=np.float64))
+def _rows(database: Vectors, which: slice | np.ndarray, dtype: DTypeLike) -> np.ndarray:
+    return np.asarray(database[which], dtype=dtype)
 
 
 def _check_database(database: Vectors) -> tuple[int, int]:

@@ -30,7 +30,8 @@ def test_hits_are_those_of_a_full_sort_with_ties_by_id(seed: int, rows: int, k: 
     draw = np.random.default_rng(seed)
     queries, database = (torch.from_numpy(draw.integers(-1, 2, (n, 3))).float() for n in (4, rows))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "max", lambda *_: block, raising=False)  # rows of a block
+        patch.setattr(module, "BLOCK", block * 4)
+        patch.setattr(module, "MORE", 0)  # so that candidates are few, and rounding alone could decide
         hits = search(queries, database, k)
     assert hits.ids.tolist() == sorted_out(queries, database, k)
     exact = (queries @ database.T).gather(1, hits.ids)
@@ -52,6 +53,7 @@ def test_equal_rows_score_equally_wherever_they_lie():
 def test_a_query_is_answered_alike_alone_and_among_others():
     queries, database = unit(20, 64), unit(5000, 64, seed=1)
     together = search(queries, database, 50)
+    assert together.ids.tolist() == sorted_out(queries, database, 50)
     backwards = search(queries.flip(0), database, 50)
     assert torch.equal(together.ids, backwards.ids.flip(0))
     for one in range(0, 20, 5):
@@ -64,13 +66,26 @@ def test_a_memory_mapped_database_is_read_in_blocks(tmp_path, monkeypatch):
     database = unit(3000, 16)
     np.save(tmp_path / "d.npy", database.numpy())
     mapped = np.load(tmp_path / "d.npy", mmap_mode="r")
-    monkeypatch.setattr(module, "BLOCK", 16)
+    monkeypatch.setattr(module, "BLOCK", 1600)
     read = []
     rows = module._rows
-    monkeypatch.setattr(module, "_rows", lambda d, which: read.append(which) or rows(d, which))
+    monkeypatch.setattr(module, "_rows", lambda d, which, t: read.append(which) or rows(d, which, t))
     hits = search(unit(2, 16, seed=1), mapped, 10)
-    assert torch.equal(hits.ids, search(unit(2, 16, seed=1), database, 10).ids)
-    assert max(which.stop - which.start for which in read) == 256
+    assert max(which.stop - which.start for which in read if isinstance(which, slice)) == 100
+    assert hits.ids.tolist() == sorted_out(unit(2, 16, seed=1), database, 10)
+
+
+def test_a_query_whose_candidates_rounding_could_mix_up_is_answered_exactly(monkeypatch):
+    """A thousand equal rows: the smallest ids win, though float32 may place any of them first."""
+    database = torch.cat([unit(50, 96), unit(1, 96, seed=1).expand(1000, -1), unit(50, 96, seed=2)])
+    scanned = []
+    scan = module._scan
+    monkeypatch.setattr(module, "_scan", lambda q, *rest: scanned.append(q.dtype) or scan(q, *rest))
+    hits = search(unit(1, 96, seed=1), database, 5)
+    assert hits.ids.tolist() == [[50, 51, 52, 53, 54]]
+    assert scanned == [np.float32, np.float64]
+    search(unit(1, 96, seed=1), unit(1000, 96, seed=3), 5)
+    assert scanned[2:] == [np.float32]
 
 
 @pytest.mark.parametrize(
@@ -130,7 +145,7 @@ def test_an_index_that_holds_too_few_where_it_looks_gives_way_to_exact_search():
     pytest.importorskip("faiss")
     database, queries = unit(200, 8), unit(5, 8, seed=1)
     index = ApproximateIndex(database, lists=100, probes=1)
-    assert torch.equal(search(queries, database, 150, index).ids, search(queries, database, 150).ids)
+    assert torch.equal(search(queries, database, 60, index).ids, search(queries, database, 60).ids)
     with pytest.raises(CkfrError, match="make it anew"):
         search(queries, database[:100], 5, index)
     with pytest.raises(CkfrError, match="probes is 0"):
