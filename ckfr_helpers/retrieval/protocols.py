@@ -60,11 +60,10 @@ def average_precision(ranking: Ids, positives: Ids, junk: Ids = ()) -> float:
     0.7916666666666666
     """
     places, number = _places(ranking, positives, junk)
-    if not number:
-        return float("nan")
     before = np.arange(len(places))
     precision_before = np.where(places > 0, before / np.maximum(places, 1), 1.0)
-    return float((precision_before + (before + 1) / (places + 1)).sum() / (2 * number))
+    area = (precision_before + (before + 1) / (places + 1)).sum() / 2
+    return float(area / number) if number else float("nan")
 
 
 def precision_at(ranking: Ids, positives: Ids, k: int, junk: Ids = ()) -> float:

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, DTypeLike
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from ckfr_helpers.runtime import CkfrError, check_number
 
@@ -38,8 +37,7 @@ class ApproximateIndex:
         lists = round(number**0.5) if lists is None else lists
         check_number("lists", lists, 1, number, whole=True)
         check_number("probes", probes, 1, whole=True)
-        self.number, kind = number, f"IVF{lists},SQ8"
-        self.index = faiss.index_factory(dimension, kind, faiss.METRIC_INNER_PRODUCT)
+        self.index = faiss.index_factory(dimension, f"IVF{lists},SQ8", faiss.METRIC_INNER_PRODUCT)
         self.index.cp.seed, self.index.cp.min_points_per_centroid = seed, 1  # few are no reason to warn
         sample = np.random.default_rng(seed).permutation(number)[: 64 * lists]
         self.index.train(_rows(database, np.sort(sample), np.float32))
@@ -67,8 +65,8 @@ def search(
     wanted = np.asarray(queries, dtype=np.float64)
     if wanted.ndim != 2 or wanted.shape[1] != dimension or not np.isfinite(wanted).all():
         raise CkfrError(f"Queries have shape {wanted.shape}; expected finite ones, (Q, {dimension}).")
-    if approximate and (approximate.number, approximate.index.d) != (number, dimension):
-        raise CkfrError(f"The index is of {approximate.number} rows, not of these {number}; make it anew.")
+    if approximate and (approximate.index.ntotal, approximate.index.d) != (number, dimension):
+        raise CkfrError(f"The index is not of these {number} rows of {dimension}; make it anew.")
     k, many = min(k, number), SPARE * k + MORE
     if many >= number:
         return _scan(wanted, database, k)[0]
@@ -139,7 +137,7 @@ def expand(queries: ArrayLike, database: Vectors, ids: ArrayLike, first: int) ->
     near, own = np.asarray(ids), np.asarray(queries, dtype=np.float64)
     check_number("first", first, 0, near.shape[1], whole=True)
     joined = _rows(database, near[:, :first].ravel(), np.float64).reshape(len(own), first, own.shape[1])
-    return normalize(torch.from_numpy(own + joined.sum(1)), dim=1).float()
+    return torch.nn.functional.normalize(torch.from_numpy(own + joined.sum(1)), dim=1).float()
 
 
 def _rows(database: Vectors, which: slice | np.ndarray, dtype: DTypeLike) -> np.ndarray:

@@ -12,7 +12,7 @@ from torch import nn
 from ckfr_helpers.__main__ import main
 from ckfr_helpers.models.classifier import Classifier
 from ckfr_helpers.retrieval import command
-from ckfr_helpers.retrieval.answer import rank
+from ckfr_helpers.retrieval.answer import QUERY_CLASSES, rank
 from ckfr_helpers.retrieval.collection import open_collection
 from ckfr_helpers.retrieval.descriptors import describe, describe_classes
 from ckfr_helpers.retrieval.pictures import fit, picture_features, read_picture
@@ -89,7 +89,7 @@ def test_stored_descriptors_rank_and_the_querys_classes_rank_the_first_again(fol
     stored = describe(features, "gem") @ describe(part, "gem")[0]
     first = [row for row in stored.argsort(descending=True).tolist() if row != 0]
     crop = fit(picture[:, 8:56, 8:56], 96)
-    classes = model(model.normalize(crop[None]))[0].topk(command.rank.__globals__["QUERY_CLASSES"]).indices
+    classes = model(model.normalize(crop[None]))[0].topk(QUERY_CLASSES).indices
     weight = model.classifier.weight
     again = describe_classes(features, weight, classes) @ describe_classes(part, weight, classes)[0]
     assert [row for row, _ in ranked] == sorted(first[:4], key=lambda row: -again[row]) + first[4:]

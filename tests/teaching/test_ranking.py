@@ -25,7 +25,7 @@ def test_each_picture_has_its_place_score_verdict_and_frame():
         "4   0.600   junk",
         "5   0.500",
     ]
-    assert axes[5].get_xlabel().split("\n")[1] == "a name much…picture.png"
+    assert axes[5].get_xlabel().split("\n")[1] == "a name much… picture.png"
     assert not axes[6].axison
     for axis, picture, word in zip(axes, pictures, ["", *words], strict=False):
         assert np.array_equal(axis.images[0].get_array(), picture.transpose(1, 2, 0))
