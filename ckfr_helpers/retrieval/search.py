@@ -28,7 +28,7 @@ class ApproximateIndex:
     million of 128. Of ``lists`` cells, by default the square root of N, a query looks at ``probes``.
     """
 
-    def __init__(self, database: Vectors, lists: int | None = None, probes: int = 16, seed: int = 0) -> None:
+    def __init__(self, database: Vectors, lists: int | None = None, probes: int = 32, seed: int = 0) -> None:
         try:
             import faiss
         except ImportError as error:
