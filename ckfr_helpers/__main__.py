@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ckfr_helpers.runtime import CkfrError, atomic_path
+from ckfr_helpers.runtime import CkfrError, as_json, atomic_path
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,15 +29,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _own_warnings_alone():
             options.run(options)
     except (CkfrError, OSError) as error:  # also a file or disk that nobody thought of
-        if _alone_or_first_to_report():
-            print(f"ckfr: {error}", file=sys.stderr)
+        _report(f"ckfr: {error}")
         return 2
     except KeyboardInterrupt as stop:
-        if _alone_or_first_to_report():
-            goes_on = bool(str(stop)) or options.command == "study"  # training says where it stopped
-            said = str(stop) or "Stopped."
-            more = " The same command goes on from there." if goes_on else ""
-            print(f"\nckfr: {said}{more}", file=sys.stderr)
+        goes_on = bool(str(stop)) or options.command == "study"  # training says where it stopped
+        more = " The same command goes on from there." if goes_on else ""
+        _report(f"\nckfr: {str(stop) or 'Stopped.'}{more}")
         return 130
     return 0
 
@@ -59,20 +56,19 @@ def _own_warnings_alone() -> Iterator[None]:
         yield
 
 
-def _alone_or_first_to_report() -> bool:
+def _report(sentence: str) -> None:
     """Of several processes one prints; torch is not imported to find out that this is the only one."""
-    if "LOCAL_RANK" not in os.environ:
-        return True
-    from ckfr_helpers.training.processes import claim_error_report
+    if "LOCAL_RANK" in os.environ:
+        from ckfr_helpers.training.processes import claim_error_report
 
-    return claim_error_report()
+        if not claim_error_report():
+            return
+    print(sentence, file=sys.stderr)
 
 
 def _says() -> bool:
     """Whether this process prints results: the only one, or the first of several."""
-    from ckfr_helpers.training.processes import process_number
-
-    return process_number() == 0
+    return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -87,21 +83,15 @@ def _train(options: argparse.Namespace) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     from ckfr_helpers.training import evaluate
 
-    scores = evaluate(
-        options.folder, options.split, root=options.root, accelerator=options.accelerator,
-        progress=not options.quiet,
-    )  # fmt: skip
-    _print_scores(scores, options.json)
+    where = {"root": options.root, "accelerator": options.accelerator, "progress": not options.quiet}
+    _print_scores(evaluate(options.folder, options.split, **where), options.json)
 
 
 def _look(options: argparse.Namespace) -> None:
     from ckfr_helpers.attribution.look_run import look_at_run
 
-    scores = look_at_run(
-        options.folder, options.data, options.root, method=options.method, accelerator=options.accelerator,
-        progress=not options.quiet,
-    )  # fmt: skip
-    _print_scores(scores, options.json)
+    where = {"root": options.root, "accelerator": options.accelerator, "progress": not options.quiet}
+    _print_scores(look_at_run(options.folder, options.data, method=options.method, **where), options.json)
 
 
 def _retrieve(options: argparse.Namespace) -> None:
@@ -134,8 +124,7 @@ def _fetch(options: argparse.Namespace) -> None:
 def _demo(options: argparse.Namespace) -> None:
     from ckfr_helpers.teaching.demo import build_demo
 
-    page = build_demo(options.out, options.notebooks)
-    print(f"Open {page}")
+    print(f"Open {build_demo(options.out, options.notebooks)}")
 
 
 def _study(options: argparse.Namespace) -> None:
@@ -152,7 +141,7 @@ def _study(options: argparse.Namespace) -> None:
     if options.processes is not None:
         own = study.executor.model_copy(update={"kind": "processes", "processes": max(1, options.processes)})
         study = study.model_copy(update={"executor": own})
-    result = run_study(study, options.out, only_cache=options.only_cache, progress=not options.quiet)
+    result = run_study(study, options.out, progress=not options.quiet)
     if len(result.results.table):
         tables = [result.folder / "results.csv"]
         if options.results is not None:
@@ -231,13 +220,11 @@ def _key_value(text: str, flag: str, example: str) -> tuple[str, Any]:
         return name, value
 
 
-def _print_scores(scores: Mapping[str, float | None], as_json: bool = False) -> None:
+def _print_scores(scores: Mapping[str, float | None], json_wanted: bool = False) -> None:
     if not _says():
         return
-    if as_json:
-        from ckfr_helpers.training.checkpoints import as_json as to_json
-
-        print(to_json(scores), end="")
+    if json_wanted:
+        print(as_json(scores), end="")
         return
     from ckfr_helpers.training.evaluation import score_title
 
@@ -290,7 +277,6 @@ def _parser(wanted: list[str]) -> argparse.ArgumentParser:
     study.add_argument("--out", type=Path, help="folder for its runs (default: runs/study_NAME)")
     study.add_argument("--results", type=Path, help="folder for one more study_NAME.csv and .json")
     study.add_argument("--processes", type=int, help="processes on this machine, whatever the file says")
-    study.add_argument("--only-cache", action="store_true", help="stop when the trunk outputs are cached")
     study.add_argument("--quiet", action="store_true", help="no progress bars")
     study.set_defaults(run=_study)
 

@@ -200,25 +200,38 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def as_json(values: Any, digits: int = 17) -> str:
+    """Indented JSON; a number that is not finite becomes null, since JSON has no NaN."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(one) for key, one in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(one) for one in value]
+        if isinstance(value, float | np.floating):
+            return float(f"{value:.{digits}g}") if np.isfinite(value) else None
+        return value
+
+    return json.dumps(plain(values), indent=1, allow_nan=False) + "\n"
+
+
 def load_plain_pickle(source: str | Path | BinaryIO, what: str) -> Any:
     """Read a pickle of numbers, text, containers and NumPy arrays; nothing that it names is ever run.
 
     A pickle is a small program that may call any function by name. Here every name is refused but the few
-    that arrays and containers need, and those lead to code of ours. Python 2's text is read as Latin-1.
+    that arrays need, and those lead to code of ours.
 
     ``what`` says what the file should hold, for the error; an open one must stand where the pickle begins.
 
     Raises:
-        CkfrError: if the file is missing or damaged, or asks for anything else.
+        CkfrError: if the file is damaged or asks for anything else.
     """
     if isinstance(source, str | Path):
-        if not Path(source).is_file():
-            raise CkfrError(f"There is no file {source}; expected {what}.")
         with open(source, "rb") as file:
             return load_plain_pickle(file, what)
     place = getattr(source, "name", "The file")
     try:
-        return _PlainUnpickler(source, encoding="latin1").load()
+        return _PlainUnpickler(source).load()
     except _Refused as error:
         raise CkfrError(f"{place} is refused as {what}: {error}; expected plain data only.") from None
     except Exception as error:  # a damaged pickle can raise nearly anything
@@ -247,6 +260,10 @@ class _Array(np.ndarray):
         super().__setstate__((version, shape, dtype.real, fortran, data))
 
 
+def _values(data: bytes, dtype: _DType) -> np.ndarray:
+    return np.frombuffer(data, dtype.real).copy()
+
+
 class _PlainUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         # Made anew at every call: a pickle may set attributes of what it is given.
@@ -258,16 +275,8 @@ class _PlainUnpickler(pickle.Unpickler):
             "numpy.core.numeric._frombuffer": lambda data, dtype, shape, order: _values(data, dtype).reshape(
                 shape, order=order
             ),
-            "_codecs.encode": lambda text, _: text.encode("latin1"),
-            "collections.OrderedDict": dict,
-            "builtins.range": range,
-            "builtins.xrange": range,  # as the older protocols call it
+            "_codecs.encode": lambda text, _: text.encode("latin1"),  # bytes, in the older protocols
         }
-        module = module.replace("numpy._core", "numpy.core").replace("__builtin__", "builtins")
-        if (found := known.get(f"{module}.{name}")) is None:
+        if (found := known.get(f"{module.replace('numpy._core', 'numpy.core')}.{name}")) is None:
             raise _Refused(f"it wants to run {module}.{name}")
         return found
-
-
-def _values(data: bytes | str, dtype: _DType) -> np.ndarray:
-    return np.frombuffer(data.encode("latin1") if isinstance(data, str) else data, dtype.real).copy()

@@ -12,7 +12,7 @@ from ckfr_helpers.runtime import CkfrError, check_number, code_version, load_pla
 
 PLAIN = {
     "numbers": [1, -2.5, True, None, 10**30, np.float32(0.5), np.int64(3)],
-    "text": ("ä", {"inner": ["x"]}, range(3), b"raw"),
+    "text": ("ä", {"inner": ["x"]}, b"raw"),
     "image": np.arange(24, dtype=np.uint8).reshape(2, 3, 4),
     "turned": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
     "swapped": np.arange(4, dtype=">i4"),
@@ -28,16 +28,6 @@ def test_plain_data_of_every_protocol_comes_back_equal(tmp_path, protocol):
     np.testing.assert_equal(found, PLAIN)
     assert found["image"].dtype == np.uint8
     found["image"][0] = 1  # writable, and of its own
-
-
-def test_python_2_text_and_arrays_are_read(tmp_path):
-    """As Python 2 wrote {'data': array([1, 254], dtype=uint8)}: raw bytes in a str, names of old modules."""
-    (tmp_path / "p").write_bytes(
-        b"\x80\x02}U\x04datacnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
-        b"(K\x01K\x02\x85cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
-        b"\x89U\x02\x01\xfetbs."
-    )
-    assert load_plain_pickle(tmp_path / "p", "a test")["data"].tolist() == [1, 254]
 
 
 class Calls:
@@ -87,8 +77,6 @@ def test_anything_but_plain_data_is_one_sentence(tmp_path, content):
     (tmp_path / "p").write_bytes(content)
     with pytest.raises(CkfrError, match=r"p is (refused as|not) a test"):
         load_plain_pickle(tmp_path / "p", "a test")
-    with pytest.raises(CkfrError, match=r"no file .*missing; expected a test"):
-        load_plain_pickle(tmp_path / "missing", "a test")
 
 
 @pytest.mark.parametrize(

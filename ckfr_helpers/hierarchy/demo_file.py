@@ -53,18 +53,16 @@ def load_pseudo_distances(
 
 
 def _read(path: Path) -> dict[Any, Any]:
-    if not path.is_file():
-        raise CkfrError(f"There is no file {path}; expected {WHAT}.")
-    with open(path, "rb") as file:
-        try:
+    try:
+        with open(path, "rb") as file:
             np.lib.format.read_magic(file)  # np.save writes version 1.0 for such an array
             shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-        except ValueError as error:
-            raise CkfrError(f"{path} is not an .npy file ({error}); expected {WHAT}.") from None
-        if shape != () or dtype != np.dtype(object):
-            raise CkfrError(f"{path} holds an array of shape {shape} and type {dtype}; expected {WHAT}.")
-        content = load_plain_pickle(file, WHAT)
+            content = load_plain_pickle(file, WHAT) if dtype == np.dtype(object) and shape == () else None
+    except CkfrError:
+        raise
+    except (OSError, ValueError) as error:
+        raise CkfrError(f"{path} is not an .npy file ({error}); expected {WHAT}.") from None
     content = content.item() if isinstance(content, np.ndarray) and content.shape == () else content
     if not isinstance(content, dict) or not content:
-        raise CkfrError(f"{path} holds a {type(content).__name__} without pairs; expected {WHAT}.")
+        raise CkfrError(f"{path} holds no dictionary of pairs; expected {WHAT}.")
     return content

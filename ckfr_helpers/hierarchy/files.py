@@ -1,4 +1,4 @@
-"""Trees in files: a CSV table that people write, and the ``.npz`` that `Hierarchy.save` writes."""
+"""Trees in files: a CSV table that people write, and the ``.npz`` that ``Hierarchy.save`` writes."""
 
 import csv
 import json
@@ -26,8 +26,6 @@ def read_csv(path: str | Path) -> tuple[list[tuple[str, str]], dict[str, list[in
                 pairs.append((above, below))
                 lines.setdefault(below, []).append(rows.line_num)
                 first.setdefault(above, [rows.line_num])
-    except FileNotFoundError:
-        raise CkfrError(f"There is no file {path}; expected a table with the columns parent,child.") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise CkfrError(f"{path} cannot be read as a table in UTF-8: {error}.") from None
     return pairs, first | lines
@@ -36,7 +34,6 @@ def read_csv(path: str | Path) -> tuple[list[tuple[str, str]], dict[str, list[in
 def write_npz(
     path: str | Path, classes: Sequence[str], parent: Mapping[str, str], names: Mapping[str, str]
 ) -> None:
-    """Text arrays only, without pickle."""
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(
             file,
@@ -51,10 +48,7 @@ def read_npz(path: str | Path) -> tuple[list[tuple[str, str]], list[str], dict[s
     """(parent, child) pairs, classes and names as `write_npz` wrote them."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            parts = {key: file[key] for key in ("classes", "child", "parent", "names")}
-        pairs = list(zip(parts["parent"].tolist(), parts["child"].tolist(), strict=True))
-        return pairs, parts["classes"].tolist(), dict(json.loads(str(parts["names"])))
-    except FileNotFoundError:
-        raise CkfrError(f"There is no file {path}; expected a hierarchy that Hierarchy.save wrote.") from None
-    except Exception as error:  # zip, header, missing key, pickle refused: one answer for all
+            pairs = list(zip(file["parent"].tolist(), file["child"].tolist(), strict=True))
+            return pairs, file["classes"].tolist(), dict(json.loads(str(file["names"])))
+    except Exception as error:  # no file, zip, header, missing key, pickle refused: one answer for all
         raise CkfrError(f"{path} is no saved hierarchy ({type(error).__name__}: {error}).") from None

@@ -72,11 +72,11 @@ class Hierarchy:
         """
         parent: dict[str, str] = {}
         for pair in pairs:
-            if not isinstance(pair, Sequence) or isinstance(pair, str) or len(pair) != 2:
-                raise CkfrError(f"{pair!r} is no pair; expected (parent, child).")
+            if len(pair) != 2 or not all(isinstance(node, str) and node for node in pair):
+                raise TreeError(
+                    f"{tuple(pair)!r} is no pair; expected two names, (parent, child).", *pair[1:]
+                )
             above, below = pair
-            if not all(isinstance(node, str) and node for node in pair):
-                raise TreeError(f"The node '' or one that is no text is in pair {tuple(pair)!r}.", below)
             if below in parent:
                 both = f"{parent[below]!r} and {above!r}"
                 raise TreeError(f"Node {below!r} is a child twice, of {both}; expected one parent.", below)
@@ -85,19 +85,15 @@ class Hierarchy:
             raise CkfrError("There are no pairs; expected at least one (parent, child).")
         check_tree(parent)
         inner_nodes = set(parent.values())
-        if classes is None:
-            classes = [node for node in parent if node not in inner_nodes]
+        classes = [node for node in parent if node not in inner_nodes] if classes is None else classes
         check_classes(classes)
         for name in classes:
             if name not in parent and name not in inner_nodes:
                 raise TreeError(f"Class {name!r} is in no pair; expected a leaf of the tree.")
         node_names = {n: t for n, t in (names or {}).items() if t != n}
-        if inner == "leaf":
-            parent = give_leaves(prune(parent, classes), classes, node_names)
-        else:
+        if inner == "error":
             refuse_inner(parent, classes, node_names)
-            parent = prune(parent, classes)
-        return cls(tuple(classes), parent, node_names)
+        return cls(tuple(classes), give_leaves(prune(parent, classes), classes, node_names), node_names)
 
     @classmethod
     def from_csv(cls, path: str | Path, classes: Sequence[str] | None = None) -> "Hierarchy":
@@ -122,7 +118,7 @@ class Hierarchy:
         A node's value is a mapping of its children, a list of leaf ids, or ``None`` / ``{}`` for a leaf:
         ``{"thing": {"animal": ["lion", "tiger"], "pan": None}}``. Errors as :meth:`from_pairs`.
         """
-        if not isinstance(nested, Mapping) or len(nested) != 1:
+        if len(nested) != 1:
             raise CkfrError(f"The nested mapping is {nested!r}; expected one key, {{'root': {{...}}}}.")
         pairs: list[tuple[str, str]] = []
         todo: list[tuple[str, Any]] = list(nested.items())
@@ -152,10 +148,6 @@ class Hierarchy:
 
         check_classes(wnids)
         pairs = wordnet.tree_pairs(wnids, rule)
-        if not pairs:
-            raise CkfrError(
-                f"{wordnet.synset(wnids[0]).name!r} is WordNet's root and cannot be the only class."
-            )
         names = {node: wordnet.synset(node).name for pair in pairs for node in pair}
         names.update(zip(wnids, wordnet.readable_names(wnids), strict=True))
         return cls.from_pairs(pairs, wnids, names=names, inner="leaf")
@@ -171,7 +163,6 @@ class Hierarchy:
 
     def name(self, node: str) -> str:
         """Readable name of any node."""
-        self._known(node)
         return self.node_names.get(node, node)
 
     @cached_property
@@ -229,12 +220,6 @@ class Hierarchy:
             span[node] = (start[node], span[kids[-1]][1] if kids else start[node] + 1)
         return {node: span[node] for node in self.nodes}
 
-    def _known(self, node: str) -> None:
-        if node not in self.parent and node != self.root:
-            raise CkfrError(
-                f"Node {node!r} is not in this hierarchy of {len(self)} classes under {self.root!r}."
-            )
-
     def label(self, name: str) -> int:
         """Label index of a class."""
         if name not in self._label:
@@ -243,12 +228,12 @@ class Hierarchy:
 
     def depth(self, node: str) -> int:
         """Edges from the root down to ``node``."""
-        self._known(node)
-        return self._depths[node]
+        return len(self.path_to_root(node)) - 1
 
     def path_to_root(self, node: str) -> tuple[str, ...]:
         """``node``, its parent, and so on, the root last."""
-        self._known(node)
+        if node not in self.parent and node != self.root:
+            raise CkfrError(f"Node {node!r} is not in this hierarchy under {self.root!r}.")
         path = [node]
         while path[-1] in self.parent:
             path.append(self.parent[path[-1]])

@@ -88,28 +88,23 @@ def class_list(name: str) -> tuple[str, ...]:
             torchvision and timm; ``"cifar10"`` or ``"cifar100"``, ordered by their own class names, with ids
             that are this project's choice (see ``tools/build_wordnet.py``).
     """
-    return tuple(w for w, _ in _class_list(name))
+    return tuple(wnid for _, wnid in _class_list(name))
 
 
 def class_names(name: str) -> tuple[str, ...]:
     """The dataset's own class names, in label order (for ImageNet: readable WordNet names)."""
-    own = tuple(n for _, n in _class_list(name))
+    own = tuple(word for word, _ in _class_list(name))
     return own if all(own) else readable_names(class_list(name))
 
 
 @cache
-def _class_list(name: str) -> tuple[tuple[str, str], ...]:
-    members: list[tuple[str, str]] = []
-    known: set[str] = set()
-    for wnid, row in synsets().items():
-        for entry in row.lists:
-            listed, _, own = entry.partition(":")
-            known.add(listed)
-            if listed == name:
-                members.append((wnid, own))
+def _class_list(name: str) -> list[tuple[str, str]]:
+    listed = [(*entry.partition(":")[::2], row.wnid) for row in synsets().values() for entry in row.lists]
+    members = sorted((own, wnid) for called, own, wnid in listed if called == name)
     if not members:
-        raise CkfrError(f"No class list is called {name!r}; expected one of {', '.join(sorted(known))}.")
-    return tuple(sorted(members, key=lambda m: (m[1], m[0])))
+        known = ", ".join(sorted({called for called, *_ in listed}))
+        raise CkfrError(f"No class list is called {name!r}; expected one of {known}.")
+    return members
 
 
 @cache

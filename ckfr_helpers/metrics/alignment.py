@@ -6,7 +6,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from ckfr_helpers.losses.triplet import latent_distances
-from ckfr_helpers.metrics.inputs import as_distances, as_labels, as_scores, check_range
+from ckfr_helpers.metrics.inputs import as_distances, as_labels, as_scores
 from ckfr_helpers.runtime import CkfrError
 
 
@@ -31,10 +31,10 @@ def latent_tree_correlation(
     Raises:
         CkfrError: for mismatching shapes, labels out of range, or latents that are not finite.
     """
-    points, truth, matrix = as_scores(latents, "Latents"), as_labels(labels), as_distances(distances)
+    points, matrix = as_scores(latents, "Latents"), as_distances(distances)
+    truth = as_labels(labels, len(matrix))
     if len(points) != len(truth):
         raise CkfrError(f"{len(points)} latents beside {len(truth)} labels; expected as many.")
-    check_range(truth, len(matrix))
     present, member, counts = np.unique(truth, return_inverse=True, return_counts=True)
     means = np.zeros((len(present), points.shape[1]))
     np.add.at(means, member, points)

@@ -9,15 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ckfr_helpers.metrics.inputs import (
-    Floats,
-    Ints,
-    as_costs,
-    as_distances,
-    as_labels,
-    as_scores,
-    check_range,
-)
+from ckfr_helpers.metrics.inputs import Floats, Ints, as_costs, as_distances, as_labels, as_scores
 from ckfr_helpers.runtime import CkfrError
 
 
@@ -50,11 +42,11 @@ def hierarchical_metrics(
     >>> hierarchical_metrics([[3, 2, 1], [3, 2, 1]], [0, 1], D, ks=(1, 2))
     {'top1': 0.5, 'mistake_severity': 1.0, 'hdist@1': 0.5, 'hdist@2': 0.5}
     """
-    scores, truth, matrix = as_scores(logits), as_labels(labels), as_distances(distances)
+    scores, matrix = as_scores(logits), as_distances(distances)
     classes = len(matrix)
+    truth = as_labels(labels, classes)
     if scores.shape != (len(truth), classes):
         raise CkfrError(f"Scores have shape {scores.shape}; expected {(len(truth), classes)}.")
-    check_range(truth, classes)
     if any(k < 1 for k in ks):
         raise CkfrError(f"hdist@{min(ks)} is not defined; expected k of at least 1.")
     order = ranking(scores)[:, : max([5, *ks])]  # (N, deepest k): the rest of 1000 classes is never read
@@ -106,9 +98,8 @@ def minimum_risk_labels(probabilities: ArrayLike, distances: ArrayLike) -> Ints:
 
 def mistake_distances(answers: ArrayLike, labels: ArrayLike, distances: ArrayLike) -> Floats:
     """(N,) distance of each answer to the truth, 0 where right; its histogram shows how bad mistakes are."""
-    given, truth, matrix = as_labels(answers), as_labels(labels), as_distances(distances)
+    matrix = as_distances(distances)
+    given, truth = as_labels(answers, len(matrix)), as_labels(labels, len(matrix))
     if given.shape != truth.shape:
         raise CkfrError(f"{len(given)} answers beside {len(truth)} labels; expected as many.")
-    check_range(given, len(matrix))
-    check_range(truth, len(matrix))
     return matrix[given, truth]

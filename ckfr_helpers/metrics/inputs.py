@@ -23,13 +23,15 @@ def as_scores(values: ArrayLike, what: str = "Scores") -> Floats:
     return array
 
 
-def as_labels(values: ArrayLike) -> Ints:
-    """(N,) int64 labels."""
+def as_labels(values: ArrayLike, classes: int) -> Ints:
+    """(N,) int64 labels from 0 to ``classes`` − 1."""
     array = _array(values)
     if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
         raise CkfrError(
             f"Labels have shape {array.shape} and type {array.dtype}; expected (samples,) integers."
         )
+    if len(array) and not (array.min() >= 0 and array.max() < classes):
+        raise CkfrError(f"Labels run from {array.min()} to {array.max()}; expected 0 to {classes - 1}.")
     return array.astype(np.int64)
 
 
@@ -44,12 +46,6 @@ def as_costs(values: ArrayLike) -> Floats:
     if array.ndim != 2 or array.shape[0] != array.shape[1] or not np.isfinite(array).all():
         raise CkfrError(f"Costs have shape {array.shape}; expected a square of finite numbers.")
     return array
-
-
-def check_range(labels: Ints, classes: int) -> None:
-    """Refuse labels outside 0 … classes − 1."""
-    if len(labels) and not (labels.min() >= 0 and labels.max() < classes):
-        raise CkfrError(f"Labels run from {labels.min()} to {labels.max()}; expected 0 to {classes - 1}.")
 
 
 def _array(values: ArrayLike) -> np.ndarray:

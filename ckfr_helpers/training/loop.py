@@ -4,14 +4,13 @@ A state it has saved goes on as if it had never stopped.
 """
 
 import contextlib
-import csv
 import dataclasses
-import io
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
@@ -107,8 +106,9 @@ class _Fit:
         trainable = [p for p in [*self.model.parameters(), *task.parameters()] if p.requires_grad]
         self.optimizer: Any = torch.optim.Adam(trainable, lr=config.lr, weight_decay=config.weight_decay)
         self.state: dict[str, Any] = dict(zip(STATE, (0, 0, {}, [], -1, {}), strict=True))
-        if out is not None and (out / "last.pt").is_file():
-            self._resume(out / "last.pt")
+        saved = None if out is None else last_state(out, config)
+        if saved is not None:
+            self._resume(saved)
 
     @contextlib.contextmanager
     def network_ready(self) -> Any:
@@ -226,32 +226,35 @@ class _Fit:
 
     def write_history(self) -> None:
         assert self.out is not None
-        history = self.state["history"]
-        text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=list(history[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(history)
-        write_text(self.out / "history.csv", text.getvalue())
+        table = pd.DataFrame(self.state["history"])
+        write_text(self.out / "history.csv", table.to_csv(index=False, na_rep="nan", lineterminator="\n"))
 
-    def _resume(self, path: Path) -> None:
-        saved = load_checkpoint(path, ("config", "model", "task", "optimizer", "precision", *STATE))
-        difference = self.config.difference(TrainConfig.from_dict(saved["config"], path))
-        if difference:
-            raise CkfrError(
-                f"{path.parent} holds a run with other settings ({difference}); give this one another folder "
-                "with --out."
-            )
-        if saved["epoch"] > self.config.epochs:
-            raise CkfrError(
-                f"{path} has {saved['epoch']} epochs behind it already; expected at most the "
-                f"{self.config.epochs} that are asked for. Give this run another folder."
-            )
+    def _resume(self, saved: dict[str, Any]) -> None:
         self.model.load_state_dict(saved["model"])
         self.model.to(self.fabric.device)  # first, because Adam's moments go where the parameters are
         self.task.load_state_dict(saved["task"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.fabric.strategy.precision.load_state_dict(saved["precision"])
         self.state = {name: saved[name] for name in STATE}
+
+
+def last_state(out: Path, config: TrainConfig) -> dict[str, Any] | None:
+    """What ``last.pt`` in ``out`` holds, None without one; refused where ``config`` cannot go on from it."""
+    path = out / "last.pt"
+    if not path.is_file():
+        return None
+    saved = load_checkpoint(path, ("config", "model", "task", "optimizer", "precision", *STATE))
+    difference = config.difference(TrainConfig.from_dict(saved["config"], path))
+    if difference:
+        raise CkfrError(
+            f"{out} holds a run with other settings ({difference}); give this one another folder with --out."
+        )
+    if saved["epoch"] > config.epochs:
+        raise CkfrError(
+            f"{path} has {saved['epoch']} epochs behind it already; expected at most the {config.epochs} "
+            "that are asked for. Give this run another folder."
+        )
+    return saved
 
 
 def best_epoch(history: list[dict[str, float]], task: Task) -> int:

@@ -7,8 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from types import FrameType
-from typing import Any
+from types import FrameType, SimpleNamespace
 
 import torch
 from lightning_fabric import Fabric
@@ -18,21 +17,16 @@ from ckfr_helpers.runtime import CkfrError
 SAME_REQUEST_SECONDS = 1.0  # torchrun passes on a Ctrl-C that its workers have already had
 
 
-class _Stop:
-    asked = False
-
-
 @contextlib.contextmanager
-def stop_signals() -> Iterator[_Stop]:
-    """Turn the first Ctrl-C or termination signal into a flag that the loop reads between steps.
+def stop_signals() -> Iterator[SimpleNamespace]:
+    """Turn the first Ctrl-C or termination signal into a flag, ``asked``, that the loop reads between steps.
 
     Raised in the middle of a step it would leave weights half updated. A second Ctrl-C stops at once.
     """
-    stop = _Stop()
+    stop = SimpleNamespace(asked=False)
     if threading.current_thread() is not threading.main_thread():
         yield stop  # only the main thread receives signals
         return
-    previous: dict[signal.Signals, Any] = {}
     first = 0.0
 
     def ask(number: int, frame: FrameType | None) -> None:
@@ -42,8 +36,7 @@ def stop_signals() -> Iterator[_Stop]:
         first = first or time.monotonic()
         stop.asked = True
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        previous[number] = signal.signal(number, ask)
+    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
     finally:
@@ -77,20 +70,9 @@ def on_first_process(fabric: Fabric, work: Callable[[], None]) -> None:
         raise CkfrError(refused)
 
 
-def process_number() -> int:
-    """This process's place among those of the run, from 0; known before they are connected."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank()
-    return int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0)
-
-
 @contextlib.contextmanager
 def lost_process_explained(world_size: int) -> Iterator[None]:
-    """Say in one sentence that another process has gone, where gloo or NCCL would give a page.
-
-    Raises:
-        CkfrError: in place of the communication library's error.
-    """
+    """Say in one sentence that another process has gone, where gloo or NCCL would give a page."""
     try:
         yield
     except RuntimeError as error:
@@ -109,12 +91,10 @@ def claim_error_report() -> bool:
 
     Counted in the store of torchrun's agent, or of the first process, which has spoken if it is gone.
     """
-    if "MASTER_PORT" not in os.environ:
-        return process_number() == 0
     try:
         address, port = os.environ.get("MASTER_ADDR", "127.0.0.1"), int(os.environ["MASTER_PORT"])
         store = torch.distributed.TCPStore(address, port, is_master=False, timeout=timedelta(seconds=5))
         run = (os.environ.get(f"TORCHELASTIC_{name}", "") for name in ("RUN_ID", "RESTART_COUNT"))
         return store.add("/".join(["ckfr", "reported", *run]), 1) == 1
-    except (RuntimeError, ValueError):
-        return process_number() == 0
+    except (KeyError, RuntimeError, ValueError):
+        return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"

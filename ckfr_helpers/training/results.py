@@ -10,6 +10,7 @@ A row is one number, its columns `COLUMNS`:
   library versions under that name, and the study as it was asked for.
 """
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -23,8 +24,15 @@ import numpy as np
 import pandas as pd
 
 from ckfr_helpers.losses.rivals import BASELINE
-from ckfr_helpers.metrics.intervals import Interval, bootstrap_interval, mean_interval, paired_difference
-from ckfr_helpers.runtime import CkfrError, atomic_path, result_file
+from ckfr_helpers.metrics.intervals import (
+    LEVEL,
+    Interval,
+    bootstrap_interval,
+    mean_interval,
+    paired_difference,
+)
+from ckfr_helpers.runtime import CkfrError, as_json, result_file
+from ckfr_helpers.training.checkpoints import write_text
 
 COLUMNS = ("study", "dataset", "method", "parameters", "seed", "split", "score", "value", "photo", "pictures",
            "made_by")  # fmt: skip
@@ -32,7 +40,6 @@ SCORES = ("top1", "top5", "mistake_severity", "hdist@1", "hdist@5", "cross_entro
           "correlation_spearman", "crm_top1", "crm_mistake_severity", "crm_hdist@1",
           "crm_hdist@5")  # fmt: skip
 CRM = f"{BASELINE} + CRM"  # cross-entropy's networks with minimum-risk decisions: the crm_ scores
-LEVEL = 0.95
 
 
 def more_is_better(score: str) -> bool:
@@ -50,12 +57,10 @@ def spell(parameters: Mapping[str, Any]) -> str:
 
 def parse(parameters: str) -> dict[str, Any]:
     """The inverse of `spell`; what is no number stays text."""
-    found: dict[str, Any] = {}
-    for key, value in (pair.split("=", 1) for pair in parameters.split()):
-        try:
+    found: dict[str, Any] = dict(pair.split("=", 1) for pair in parameters.split())
+    for key, value in found.items():
+        with contextlib.suppress(ValueError):
             found[key] = float(value)
-        except ValueError:
-            found[key] = value
     return found
 
 
@@ -77,11 +82,6 @@ class Results:
         return self.about["study"]["name"]
 
     @property
-    def seeds(self) -> list[int]:
-        """As the study asked for them."""
-        return list(self.about["study"]["seeds"])
-
-    @property
     def datasets(self) -> list[str]:
         """Labels, in the order of the study."""
         return [data["label"] for data in self.about["study"]["datasets"]]
@@ -96,9 +96,9 @@ class Results:
 
         Columns dataset, method, parameters, mean; one mean for all data sets where these choose together.
         """
-        table = self.table
-        own = table[(table.split == "val") & (table.score == score) & table.seed.isin(self.seeds)]
-        found = _means(own[own.photo.isna()], ["dataset", "method", "parameters"], "value", len(self.seeds))
+        table, seeds = self.table, self.about["study"]["seeds"]
+        own = table[(table.split == "val") & (table.score == score) & table.seed.isin(seeds)]
+        found = _means(own, ["dataset", "method", "parameters"], "value", len(seeds))
         if self.about["study"].get("choose_over") != "all":
             return found
         whole = _means(found, ["method", "parameters"], "mean", len(self.datasets))
@@ -134,7 +134,7 @@ class Results:
     def mean(self, dataset: str, method: str, score: str, parameters: str | None = None) -> Interval | None:
         """Mean over seeds on test with its 95 % interval; None where a seed lacks the score."""
         found = self.values(dataset, method, score, parameters)
-        return None if found.empty or found.isna().any() else mean_interval(found, LEVEL)
+        return None if found.empty or found.isna().any() else mean_interval(found)
 
     def difference(
         self, dataset: str, method: str, score: str, against: str = BASELINE, parameters: str | None = None
@@ -144,7 +144,7 @@ class Results:
         pairs = pd.concat([mine, theirs], axis=1)
         if pairs.empty or pairs.isna().any(axis=None):
             return None
-        return paired_difference(pairs.iloc[:, 0], pairs.iloc[:, 1], LEVEL)
+        return paired_difference(pairs.iloc[:, 0], pairs.iloc[:, 1])
 
     def over_photographs(
         self, dataset: str, method: str, score: str, against: str | None = None
@@ -164,7 +164,7 @@ class Results:
             return None
         # One value a scene: a photograph with more scenes weighs more, as it does in the score itself.
         scenes = mine.loc[mine.index.repeat(mine.pictures.astype(int))]
-        return bootstrap_interval(scenes.value.to_numpy(float), scenes.index.to_numpy(int), level=LEVEL)
+        return bootstrap_interval(scenes.value.to_numpy(float), scenes.index.to_numpy(int))
 
     def level(self, dataset: str, method: str, score: str) -> float | None:
         """One number on test: the mean over whatever seeds there are, also of what has no seed."""
@@ -257,12 +257,9 @@ def run_rows(
     photos: Mapping[str, Sequence[float]] | None = None,
     groups: Sequence[int] | None = None,
 ) -> list[dict[str, Any]]:
-    """The rows of one run, all with the columns of ``where``.
+    """The rows of one run, all with the columns of ``where``: ``scores`` are split -> score -> value.
 
-    Args:
-        scores: split -> score -> value.
-        photos: score -> one value a test scene, to be averaged within photographs.
-        groups: which photograph each of these scenes shows.
+    ``photos`` holds for a score one value a test scene, to be averaged within the photographs in ``groups``.
     """
     rows = [
         {**where, "split": split, "score": score, "value": np.nan if value is None else value}
@@ -302,10 +299,8 @@ def write_results(results: Results, table: Path) -> None:
     rows = results.table
     keys = rows[["dataset", "method", "parameters"]].itertuples(index=False, name=None)
     kept = rows[rows.photo.isna() | pd.Series([key in chosen for key in keys], index=rows.index)]
-    with atomic_path(table) as path:
-        kept.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
-    with atomic_path(table.with_suffix(".json")) as path:
-        path.write_text(json.dumps(strict(results.about), indent=1, allow_nan=False) + "\n")
+    write_text(table, kept.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    write_text(table.with_suffix(".json"), as_json(results.about, digits=6))
 
 
 def read_results(table: str | Path) -> Results:
@@ -321,32 +316,16 @@ def read_results(table: str | Path) -> Results:
     except (OSError, ValueError) as error:
         raise CkfrError(f"The results {path} cannot be read ({str(error).splitlines()[0]}).") from error
     missing = [name for name in COLUMNS if name not in rows.columns]
-    if missing or not isinstance(about, dict) or "study" not in about:
-        lacks = f"the columns {', '.join(missing)}" if missing else "its study in the JSON beside it"
-        raise CkfrError(f"{path} is no table of results: it lacks {lacks}.")
+    if missing:
+        raise CkfrError(f"{path} is no table of results: it lacks the columns {', '.join(missing)}.")
     return Results(as_table(rows), about)
 
 
-def strict(value: Any) -> Any:
-    """As JSON can hold it: numbers to six digits, null for NaN and infinity."""
-    if isinstance(value, Mapping):
-        return {str(key): strict(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [strict(one) for one in value]
-    if isinstance(value, (float, np.floating)):
-        return float(f"{value:.6g}") if np.isfinite(value) else None
-    return value
-
-
 def _means(rows: pd.DataFrame, keys: list[str], column: str, expected: int) -> pd.DataFrame:
-    """Columns of ``keys`` and mean, of groups with as many rows as expected."""
     found = rows.groupby(keys, sort=False)[column].agg(["mean", "count"]).reset_index()
     return found[found["count"] == expected].drop(columns="count")
 
 
 def _best(tried: pd.DataFrame, score: str) -> str | None:
-    """The parameters with the best mean; the first of several that are equal."""
-    means = tried.dropna(subset="mean").set_index("parameters")["mean"]
-    if means.empty:
-        return None
-    return str(means.idxmax() if more_is_better(score) else means.idxmin())
+    means = tried.dropna(subset="mean").set_index("parameters")["mean"] * (1 if more_is_better(score) else -1)
+    return None if means.empty else str(means.idxmax())

@@ -1,14 +1,16 @@
 """From a config to a trained, evaluated run in a folder, and back from the folder."""
 
 import contextlib
-import csv
 import dataclasses
+import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from lightning_fabric import Fabric
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from tqdm.auto import tqdm
@@ -22,13 +24,19 @@ from ckfr_helpers.datasets.transforms import make_transform, stored_side
 from ckfr_helpers.hierarchy.demo_file import load_pseudo_distances
 from ckfr_helpers.hierarchy.tree import Hierarchy
 from ckfr_helpers.losses.rivals import make_loss
-from ckfr_helpers.models.classifier import Classifier, build_model, check_model_name, default_model_name
-from ckfr_helpers.runtime import CkfrError, environment, num_workers, pick_device, runs_root, seed_everything
-from ckfr_helpers.training.checkpoints import (
+from ckfr_helpers.models.classifier import LITE, Classifier, build_model, check_model_name
+from ckfr_helpers.runtime import (
+    CkfrError,
     as_json,
+    environment,
+    num_workers,
+    pick_device,
+    runs_root,
+    seed_everything,
+)
+from ckfr_helpers.training.checkpoints import (
     load_checkpoint,
     pack_hierarchy,
-    read_json,
     refuse_other_classes,
     run_folder,
     unpack_hierarchy,
@@ -36,7 +44,7 @@ from ckfr_helpers.training.checkpoints import (
 )
 from ckfr_helpers.training.config import TrainConfig
 from ckfr_helpers.training.evaluation import predict, score
-from ckfr_helpers.training.loop import fit
+from ckfr_helpers.training.loop import fit, last_state
 from ckfr_helpers.training.processes import lost_process_explained, on_first_process
 from ckfr_helpers.training.task import ClassificationTask
 
@@ -67,11 +75,8 @@ class Run:
 def train(config: TrainConfig, out: Path | None = None, *, progress: bool = True) -> Run:
     """Train, keep the epoch that validates best, and score it once on the test split.
 
-    Args:
-        config: all settings.
-        out: folder; by default named after the settings under `runs_root`. If it holds an unfinished run with
-            the same settings, that run goes on.
-        progress: show bars.
+    The folder ``out`` is by default named after the settings, under `runs_root`. If it holds an unfinished
+    run with the same settings, that run goes on.
 
     Raises:
         CkfrError: for missing data or weights, a folder that another process trains in or that belongs to
@@ -88,10 +93,10 @@ def train(config: TrainConfig, out: Path | None = None, *, progress: bool = True
 
 
 def _train(config: TrainConfig, out: Path, fabric: Fabric, progress: bool) -> Run:
+    saved = last_state(out, config)  # other settings are refused before data and weights are touched
     source = {split: open_split(config, split, progress) for split in ("train", "val", "test")}
     hierarchy = source["train"].hierarchy
-    if (out / "last.pt").is_file():
-        saved = load_checkpoint(out / "last.pt", ("classes", "pairs"))
+    if saved is not None:
         refuse_other_classes(saved, hierarchy, f"The run in {out}")
     seed_everything(config.seed)
     model = make_model(config, len(hierarchy))
@@ -120,13 +125,22 @@ def load_run(folder: Path) -> Run:
     hierarchy = unpack_hierarchy(saved)
     model = make_model(dataclasses.replace(config, pretrained=False, weights=None), len(hierarchy))
     model.load_state_dict(saved["model"])
-    record = read_json(folder / "scores.json") if (folder / "scores.json").is_file() else {"scores": {}}
-    if not isinstance(record, dict) or not isinstance(record.get("scores"), dict):
-        raise CkfrError(
-            f"{folder / 'scores.json'} holds no scores; remove it, and train again to have it made."
-        )
-    scores = {name: float("nan") if value is None else value for name, value in record["scores"].items()}
-    return Run(config, folder, model.eval(), hierarchy, saved["epoch"] + 1, _history(folder), scores)
+    history, scores = folder / "history.csv", folder / "scores.json"
+    with _damage_named(history):
+        rows = pd.read_csv(history).astype(float).to_dict("records") if history.is_file() else []
+    with _damage_named(scores):
+        found = json.loads(scores.read_text())["scores"] if scores.is_file() else {}
+        found = {name: float("nan") if value is None else float(value) for name, value in found.items()}
+    return Run(config, folder, model.eval(), hierarchy, saved["epoch"] + 1, rows, found)
+
+
+@contextlib.contextmanager
+def _damage_named(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # a different type for each way a file can be wrong
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise CkfrError(f"{file} is damaged ({reason}); remove it, or put back a whole copy.") from error
 
 
 def evaluate(
@@ -137,14 +151,11 @@ def evaluate(
     accelerator: str | None = None,
     progress: bool = True,
 ) -> dict[str, float]:
-    """Score a run's best epoch so far on one split of its data.
+    """Score a run's best epoch so far on one split of its data, always with the evaluation transform.
 
     Args:
-        folder: of the run.
-        split: "train", "val" or "test"; always with the evaluation transform.
         root: where the data is, if not where the run had it.
         accelerator: where to compute, if not where the run was trained.
-        progress: show a bar.
 
     Raises:
         CkfrError: if the folder holds no run with a finished epoch, or its data is missing or another.
@@ -175,11 +186,10 @@ def for_this_machine(
 
 
 def resolve(config: TrainConfig) -> TrainConfig:
-    """Fill in what depends on the machine: the model, when none is named."""
-    if config.model is not None:
-        return config
+    """Name the model when none is: the original demo's Wide ResNet on a GPU, else EfficientNet-Lite0."""
     device = pick_device() if config.accelerator == "auto" else config.accelerator
-    return dataclasses.replace(config, model=default_model_name(device))
+    name = config.model or ("wide_resnet50_2" if device.startswith("cuda") else LITE)
+    return dataclasses.replace(config, model=name)
 
 
 def make_fabric(config: TrainConfig) -> Fabric:
@@ -191,9 +201,7 @@ def make_fabric(config: TrainConfig) -> Fabric:
     if accelerator == "cpu" and config.precision == "16-mixed":
         raise CkfrError("16-mixed needs a GPU; on a CPU expected bf16-mixed or 32-true.")
     if accelerator in ("cpu", "mps") and config.sync_batch_norm and devices * nodes > 1:
-        raise CkfrError(
-            "Batch norm over several processes works between GPUs only; leave out --sync-batch-norm."
-        )
+        raise CkfrError("sync_batch_norm works between GPUs only; expected to train without it.")
     try:
         precision: Any = config.precision
         fabric = Fabric(accelerator=accelerator, devices=devices, num_nodes=nodes, precision=precision)
@@ -266,11 +274,7 @@ def make_task(config: TrainConfig, hierarchy: Hierarchy, embed_dim: int) -> Clas
 
 
 def knowledge_distances(config: TrainConfig, hierarchy: Hierarchy) -> np.ndarray:
-    """(C, C) float32 class distances, unscaled, in label order.
-
-    Raises:
-        CkfrError: if a distance file lacks one of the classes.
-    """
+    """(C, C) float32 class distances, unscaled, in label order; a `CkfrError` if a file lacks a class."""
     if config.distances is None:
         return hierarchy.distances(config.measure)  # type: ignore[arg-type]
     path = Path(config.distances)
@@ -288,14 +292,3 @@ def _try_settings(config: TrainConfig) -> None:
     check_model_name(config.model or "")
     toy = Hierarchy.from_pairs([("thing", "one"), ("thing", "other")])
     make_task(dataclasses.replace(config, distances=None), toy, embed_dim=2)
-
-
-def _history(folder: Path) -> list[dict[str, float]]:
-    file = folder / "history.csv"
-    if not file.is_file():
-        return []
-    try:
-        rows = csv.DictReader(file.read_text().splitlines())
-        return [{name: float(value) for name, value in row.items()} for row in rows]
-    except (ValueError, TypeError) as error:
-        raise CkfrError(f"{file} is damaged ({error}); remove it, its rows are in last.pt too.") from error

@@ -16,6 +16,7 @@ import functools
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -31,12 +32,9 @@ warnings.filterwarnings("ignore", message=r".*all_gather is deprecated", module=
 
 
 class TaskNetwork(nn.Module):
-    """A model whose ``forward`` gives what its task asks for; data-parallel engines only hook ``forward``.
+    """A model whose ``forward`` gives its task's ``outputs``; data-parallel engines only hook ``forward``.
 
-    Args:
-        model: what is trained.
-        task: its ``outputs`` are given; its own parameters are not this module's.
-        channels_last: pictures (B, 3, H, W) are laid out in memory as (B, H, W, 3), like the model's weights.
+    With ``channels_last`` pictures (B, 3, H, W) and the model's weights lie in memory as (B, H, W, 3).
     """
 
     def __init__(self, model: nn.Module, task: Task, *, channels_last: bool = False) -> None:
@@ -54,13 +52,7 @@ class TaskNetwork(nn.Module):
 
 @contextlib.contextmanager
 def grad_checkpointing(model: nn.Module) -> Iterator[None]:
-    """Keep only what enters each block of ``model.stages``, and compute the rest again on the way back.
-
-    Raises:
-        CkfrError: for a model without ``stages``.
-    """
-    if not hasattr(model, "stages"):
-        raise CkfrError(f"grad_checkpointing needs a model with stages; got {type(model).__name__}.")
+    """Keep only what enters each block of ``model.stages``, and compute the rest again on the way back."""
     blocks = checkpointed_blocks(model.stages)  # type: ignore[arg-type]
     for block in blocks:  # on the instance, so that the model's own code and state dict stay as they are
         block.forward = functools.partial(_checkpointed, block, block.forward)
@@ -78,14 +70,9 @@ def _checkpointed(block: nn.Module, forward: Callable[..., Any], state: Tensor) 
     if torch.compiler.is_compiling():
         # The compiler keeps each write to a buffer once, and cannot trace a context of ours.
         return checkpoint(forward, state, use_reentrant=False)
-
     # torch alone would count batch-norm statistics twice.
-    return checkpoint(
-        forward,
-        state,
-        use_reentrant=False,
-        context_fn=lambda: (contextlib.nullcontext(), restored_buffers(block)),
-    )
+    again = functools.partial(restored_buffers, block)
+    return checkpoint(forward, state, use_reentrant=False, context_fn=lambda: (nullcontext(), again()))
 
 
 def checkpointed_blocks(stages: Sequence[nn.Module]) -> list[nn.Module]:
@@ -139,7 +126,7 @@ def gradients(
         task: gives the losses of the outputs of all processes.
         inputs: of this process: a tensor (B, …), or a mapping of such.
         targets: of the same B examples.
-        parts: how many to cut the batch into; see the top of this file.
+        parts: how many to cut the batch into, at most B; see the top of this file.
         seed: numbers that fix dropout; each part mixes in its own.
 
     Returns:
@@ -149,9 +136,6 @@ def gradients(
         CkfrError: if the loss is not finite, in all processes alike; the gradients are then of no use.
     """
     inputs, targets = fabric.to_device((inputs, targets))
-    size = len(inputs if isinstance(inputs, Tensor) else next(iter(inputs.values())))
-    if not 1 <= parts <= size:
-        raise CkfrError(f"A batch of {size} cannot be cut into {parts} parts; expected 1 to its size.")
     targets = _gather_targets(fabric, targets)
     if parts == 1:
         _seed(seed, 0)

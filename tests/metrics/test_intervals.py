@@ -9,9 +9,9 @@ from ckfr_helpers.runtime import CkfrError
 
 
 def test_mean_interval_is_scipys():
-    values, level = np.random.default_rng(0).normal(3, 2, size=5), 0.9
-    expected = stats.ttest_1samp(values, 0).confidence_interval(level)
-    found = mean_interval(values, level)
+    values = np.random.default_rng(0).normal(3, 2, size=5)
+    expected = stats.ttest_1samp(values, 0).confidence_interval()
+    found = mean_interval(values)
     assert (found.mean, found.low, found.high, found.n) == pytest.approx((values.mean(), *expected, 5))
 
 
@@ -52,13 +52,7 @@ def test_one_photograph_has_no_interval():
     assert found.mean == 3
     assert np.isnan([found.low, found.high]).all()
     assert not found.excludes_zero
-
-
-def test_any_statistic_of_the_pooled_values():
-    values, groups = np.random.default_rng(4).normal(size=60), np.arange(60) // 3
-    assert bootstrap_interval(values, groups, np.mean, n=300) == bootstrap_interval(values, groups, n=300)
-    median = bootstrap_interval(values, groups, np.median, n=300)
-    assert median.low < np.median(values) == median.mean < median.high
+    assert f"{found:.2f}" == "3.00"
 
 
 def test_coverage_over_groups_is_near_the_level():
@@ -77,21 +71,11 @@ def test_coverage_over_groups_is_near_the_level():
     [
         (lambda: mean_interval([]), "at least one value"),
         (lambda: mean_interval([1, float("nan")]), "none of them NaN"),
-        (lambda: mean_interval([1, 2], level=95), "above 0 and below 1"),
         (lambda: paired_difference([1, 2], [1]), "2 values beside 1"),
         (lambda: bootstrap_interval([1, 2], [1]), "2 values beside 1 groups"),
         (lambda: bootstrap_interval([1, float("nan")], [0, 1]), "none of them NaN"),
-        (lambda: bootstrap_interval([1, 2], [0, 1], n=0), "n is 0"),
-        (lambda: bootstrap_interval([1, 2], [0, 1], level=95), "above 0 and below 1"),
     ],
 )
 def test_wrong_input_gets_one_sentence(call, sentence):
     with pytest.raises(CkfrError, match=sentence):
         call()
-
-
-def test_an_interval_read_back_from_json_knows_what_is_not_defined():
-    found = Interval(0.5, None, None, 1)  # as JSON's null comes back
-    assert np.isnan([found.low, found.high]).all()
-    assert not found.excludes_zero
-    assert f"{found:.2f}" == "0.50"

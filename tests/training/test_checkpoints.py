@@ -8,7 +8,6 @@ import torch
 from ckfr_helpers.hierarchy import Hierarchy
 from ckfr_helpers.runtime import CkfrError
 from ckfr_helpers.training.checkpoints import (
-    as_json,
     load_checkpoint,
     pack_hierarchy,
     refuse_other_classes,
@@ -58,7 +57,7 @@ def test_a_folder_in_which_nothing_came_about_is_not_left(tmp_path):
 
 def test_a_file_in_the_folders_place_is_said(tmp_path):
     (tmp_path / "run").write_text("")
-    with pytest.raises(CkfrError, match=r"Cannot write .*run"), run_folder(tmp_path / "run"):
+    with pytest.raises(CkfrError, match=r"run cannot be written"), run_folder(tmp_path / "run"):
         pass
 
 
@@ -97,7 +96,3 @@ def test_a_hierarchy_survives_and_other_classes_are_refused(tmp_path):
     for difference, other in others.items():
         with pytest.raises(CkfrError, match=difference):
             refuse_other_classes(packed, other, "The run")
-
-
-def test_json_has_null_where_a_number_is_not_finite():
-    assert as_json({"a": float("nan"), "b": {"c": 1.5}}) == '{\n "a": null,\n "b": {\n  "c": 1.5\n }\n}\n'

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from ckfr_helpers.metrics import Interval
-from ckfr_helpers.runtime import CkfrError
+from ckfr_helpers.runtime import CkfrError, as_json
 from ckfr_helpers.teaching.plots import study as figures
 from ckfr_helpers.teaching.plots import study_tables as tables
 from ckfr_helpers.training.results import (
@@ -22,7 +22,6 @@ from ckfr_helpers.training.results import (
     read_results,
     run_rows,
     spell,
-    strict,
     verdict,
     write_results,
 )
@@ -206,7 +205,9 @@ def test_a_table_is_read_as_it_was_written(drawn, tmp_path):
 
 
 def test_json_holds_no_nan():
-    assert strict({"a": [np.float64("nan"), float("inf"), 1 / 3]}) == {"a": [None, None, 0.333333]}
+    values = {"a": [np.float64("nan"), float("inf"), 1 / 3]}
+    assert json.loads(as_json(values, digits=6)) == {"a": [None, None, 0.333333]}
+    assert json.loads(as_json(values))["a"][2] == 1 / 3
 
 
 def test_parameters_are_spelt_and_parsed():

@@ -255,16 +255,6 @@ def test_a_missing_compiler_is_said_in_one_sentence(tmp_path, monkeypatch):
     assert "\n" not in str(caught.value)
 
 
-def test_a_batch_cannot_be_cut_into_more_parts_than_it_has_pictures():
-    with pytest.raises(CkfrError, match="cannot be cut into 13 parts"):
-        one_step(build(), parts=13)
-
-
-def test_grad_checkpointing_wants_a_model_in_stages():
-    with pytest.raises(CkfrError, match="needs a model with stages"), grad_checkpointing(nn.Linear(3, 2)):
-        pass
-
-
 # -- whole runs ----------------------------------------------------------------------------------------------
 
 

@@ -21,22 +21,21 @@ import torch
 from ckfr_helpers import datasets
 from ckfr_helpers.datasets.base import SPLITS, ImageSource
 from ckfr_helpers.datasets.loading import CachedLoader
-from ckfr_helpers.datasets.scenes.single import OnBackground
+from ckfr_helpers.datasets.scenes.single import OnBackground, PhotoScenes
 from ckfr_helpers.datasets.subset import balanced
-from ckfr_helpers.hierarchy.tree import Hierarchy
 from ckfr_helpers.losses.rivals import METHODS
 from ckfr_helpers.models import CachedFeatures, Classifier, build_model, feature_key
-from ckfr_helpers.runtime import PACKAGE, CkfrError, atomic_path, environment
+from ckfr_helpers.runtime import PACKAGE, CkfrError, as_json, atomic_path, environment
+from ckfr_helpers.training.checkpoints import write_text
 from ckfr_helpers.training.config import TrainConfig
 from ckfr_helpers.training.evaluation import Predictions, predict, score
-from ckfr_helpers.training.results import SCORES, strict
+from ckfr_helpers.training.results import SCORES
 from ckfr_helpers.training.run import make_fabric, open_split, split_loader, train
 from ckfr_helpers.training.study import scores as further
 from ckfr_helpers.training.study.config import Data, Study
 from ckfr_helpers.training.tails import cache_split, new_tail, train_tail
 
-FORMAT = "ckfr-study-run-2"
-UNTRAINED, FREE = "untrained", "free"  # jobs that train nothing; only further scores ask for them
+UNTRAINED = "untrained"  # the method of jobs that train nothing; only further scores ask for them
 BACKGROUNDS = ("usual", "foreign")
 
 
@@ -74,7 +73,7 @@ class Job:
 
     def open(self, split: str) -> ImageSource:
         """The pictures of a split."""
-        return _open(self.data, *self.splits[split])
+        return _open(self.data.model_dump_json(), *self.splits[split])
 
     @functools.cached_property
     def content(self) -> dict[str, str]:
@@ -83,10 +82,7 @@ class Job:
         pictures = {split: _fingerprint(data, *drawn) for split, drawn in self.splits.items()}
         if not study.stage:
             return pictures
-        return {
-            split: _behind(study.model, study.stage, shown, self.data.size)
-            for split, shown in pictures.items()
-        }
+        return {s: _behind(study.model, study.stage, shown, self.data.size) for s, shown in pictures.items()}
 
     @functools.cached_property
     def settings(self) -> dict[str, Any]:
@@ -119,10 +115,9 @@ class Job:
         """What an earlier call left, if it is whole and belongs to these settings."""
         try:
             record = json.loads(self.path.read_text())
-        except (OSError, ValueError):
+            return record if record["settings"] == self.settings else None
+        except (OSError, ValueError, TypeError, KeyError):
             return None
-        right = isinstance(record, dict) and record.get("format") == FORMAT
-        return record if right and record.get("settings") == self.settings else None
 
     def features(self) -> list["Features"]:
         """The cached splits it needs; none when the whole network is trained."""
@@ -131,18 +126,10 @@ class Job:
     def compute(self) -> dict[str, Any]:
         """Train and score, and keep the record."""
         began = time.perf_counter()
-        record: dict[str, Any] = {"format": FORMAT, "name": self.name, "settings": self.settings}
-        if self.method == FREE:
-            source = self.open("test")
-            names = [further.FREE_SCORERS[name] for name in self.study.scores if name in further.FREE_SCORERS]
-            found = {key: value for name in names for key, value in further.resolve(name)(source).items()}
-            record["free"] = [[*further.FREE[key], found[key]] for key in further.FREE if key in found]
-        else:
-            record |= _scored(self)
+        record = {"name": self.name, "settings": self.settings, **_scored(self)}
         record |= {"environment": environment(), "seconds": round(time.perf_counter() - began, 2)}
-        text = json.dumps(strict(record), allow_nan=False)
-        with atomic_path(self.path) as path:
-            path.write_text(text)
+        text = as_json(record, digits=6)
+        write_text(self.path, text)
         return json.loads(text)  # as it will be read: the same whether computed now or earlier
 
 
@@ -178,10 +165,8 @@ class Features:
         fabric = make_fabric(TrainConfig(accelerator=study.executor.accelerator))
         trunk = build_model(study.model, 1).eval().to(fabric.device)
         kept = cache_split(source, trunk, study.stage, self.job.data.size, workers=0, progress=False)
-        pairs = [list(pair) for pair in source.hierarchy.to_pairs()]
-        tree = {"classes": list(source.classes), "pairs": pairs, "groups": _groups(source)}
         with atomic_path(self.path) as path:
-            torch.save({"features": vars(kept), **tree}, path)
+            torch.save(vars(kept), path)
         return self.name
 
 
@@ -193,79 +178,68 @@ def attempt(job: Job | Features) -> Any:
         log.unlink(missing_ok=True)  # of an earlier try
         return result
     except Exception as error:
-        with atomic_path(log) as path:
-            path.write_text(traceback.format_exc())
+        write_text(log, traceback.format_exc())
         first = (str(error).strip().splitlines() or [""])[0]
-        return Failure(
-            job.name, first if isinstance(error, CkfrError) else f"{type(error).__name__}: {first}"
-        )
+        said = first if isinstance(error, CkfrError) else f"{type(error).__name__}: {first}"
+        return Failure(job.name, said)
 
 
 @functools.lru_cache(maxsize=10)
-def _load(path: Path) -> dict[str, Any]:
+def _load(path: Path) -> CachedFeatures:
     """What was cached; the file is mapped, so that processes on one machine share the memory."""
     try:
-        return torch.load(path, weights_only=True, mmap=True)
+        return CachedFeatures(**torch.load(path, weights_only=True, mmap=True))
     except Exception as error:  # torch raises a different type for each way a file can be wrong
         raise CkfrError(f"The features {path} cannot be read; remove the file and start again.") from error
 
 
-class _Trained(NamedTuple):
-    model: Classifier
-    hierarchy: Hierarchy
-    loaders: dict[str, Any]
-    seen: dict[str, Predictions]  # of "val" and "test"; empty for the network before training
-    groups: list[int] | None
-
-
 def _scored(job: Job) -> dict[str, Any]:
-    """Scores of both splits, and by photograph what intervals resample."""
-    made = _tail(job) if job.study.stage else _whole(job)
-    found: dict[str, dict[str, float]] = {"val": {}, "test": {}}
+    """Scores of both splits, by photograph what intervals resample, and once what needs no network at all."""
+    model, loaders, seen = _tail(job) if job.study.stage else _whole(job)
+    test, names = job.open("test"), job.study.scores
+    record: dict[str, Any] = {"val": {}, "test": {}}
     photos: dict[str, Any] = {}
-    for split, seen in made.seen.items():
-        values = score(seen, made.hierarchy)
-        found[split] = {name: values[name] for name in SCORES if name in values}
-    if made.seen:
-        test = made.seen["test"]
-        photos["top1"] = (test.logits.argmax(1) == test.labels).astype(int).tolist()
-    for name in job.study.scores:
-        sources = {split: job.open(split) for split in ("val", "test")}
-        own, images = further.resolve(name)(made.model, made.loaders, sources)
-        found["test"] |= own
-        photos |= {key: np.round(values, 5).tolist() for key, values in images.items()}
-    return {**found, **({} if made.groups is None else {"photos": photos, "groups": made.groups})}
+    for split, said in seen.items():
+        values = score(said, test.hierarchy)
+        record[split] = {name: values[name] for name in SCORES if name in values}
+    if seen:
+        photos["top1"] = (seen["test"].logits.argmax(1) == seen["test"].labels).astype(int)
+    for name in names:
+        own, images = further.resolve(name)(model, loaders, {"val": job.open("val"), "test": test})
+        record["test"] |= own
+        photos |= {key: np.round(values, 5) for key, values in images.items()}
+    if isinstance(test, PhotoScenes):  # scenes of one photograph are not independent
+        record["photos"] = {key: values.tolist() for key, values in photos.items()}
+        record["groups"] = [int(test.photo_of(i)) for i in range(len(test))]
+    if job.method == UNTRAINED and job.seed == job.study.seeds[0]:
+        record["free"] = further.free(names, test)
+    return record
 
 
-def _config(job: Job, **further_settings: Any) -> TrainConfig:
+def _config(job: Job, **more: Any) -> TrainConfig:
     own = {name: job.parameters[name] for name in METHODS[job.method]}
     loss: dict[str, Any] = {"method_options": own, "alpha": 0.0} if job.method != "ckfr" else job.parameters
-    shared: dict[str, Any] = {
-        "model": job.study.model,
-        "epochs": job.study.epochs,
-        "batch_size": job.study.batch_size,
-    }
-    return TrainConfig(
-        method=job.method, lr=job.lr, seed=job.seed, **shared, **loss, **further_settings
-    )  # fmt: skip
+    shared = job.study.model_dump(include={"model", "epochs", "batch_size"})
+    return TrainConfig(method=job.method, lr=job.lr, seed=job.seed, **shared, **loss, **more)
 
 
-def _tail(job: Job) -> _Trained:
-    study, content = job.study, {part.split: _load(part.path) for part in job.features()}
-    test = content["test"]
-    hierarchy = Hierarchy.from_pairs([tuple(pair) for pair in test["pairs"]], test["classes"])
-    features = {split: CachedFeatures(**kept["features"]) for split, kept in content.items()}
+Trained = tuple[Classifier, dict[str, Any], dict[str, Predictions]]
+"""A network, loaders, and what it says of "val" and "test"; nothing before training."""
+
+
+def _tail(job: Job) -> Trained:
+    study, features = job.study, {part.split: _load(part.path) for part in job.features()}
+    hierarchy = job.open("test").hierarchy
     loaders = {split: CachedLoader(some, 64, train=False) for split, some in features.items()}
     if job.method == UNTRAINED:
-        tail = new_tail(study.model, study.stage, len(hierarchy), job.seed).eval()
-        return _Trained(tail, hierarchy, loaders, {}, test["groups"])
+        return new_tail(study.model, study.stage, len(hierarchy), job.seed).eval(), loaders, {}
     accelerator = study.executor.accelerator
     config = _config(job, freeze=study.stage, lr_step=study.epochs, accelerator=accelerator)
     made = train_tail(features, hierarchy, config)
-    return _Trained(made.tail, hierarchy, loaders, made.seen, test["groups"])
+    return made.tail, loaders, made.seen
 
 
-def _whole(job: Job) -> _Trained:
+def _whole(job: Job) -> Trained:
     data = job.data
     # Each seed paints its own training scenes; validation and test are the same for all.
     scenes = data.name == "photos"
@@ -279,11 +253,12 @@ def _whole(job: Job) -> _Trained:
     model = made.model.to(fabric.device)
     sources = {split: open_split(made.config, split, progress=False) for split in ("val", "test")}
     loaders = {split: split_loader(made.config, sources[split], model, fabric) for split in sources}
-    seen = {split: predict(model, loaders[split], fabric) for split in sources}
-    return _Trained(model, made.hierarchy, loaders, seen, _groups(job.open("test")))
+    return model, loaders, {split: predict(model, loaders[split], fabric) for split in sources}
 
 
-def _open(data: Data, split: str, seed: int) -> ImageSource:
+@functools.lru_cache(maxsize=10)
+def _open(told: str, split: str, seed: int) -> ImageSource:
+    data = Data.model_validate_json(told)
     kind = "test" if split in BACKGROUNDS else split
     options = dict(data.options)
     if data.name == "photos":
@@ -297,7 +272,7 @@ def _open(data: Data, split: str, seed: int) -> ImageSource:
 
 @functools.cache
 def _fingerprint(data: str, split: str, seed: int) -> str:
-    return _digest(_open(Data.model_validate_json(data), split, seed).fingerprint())
+    return _digest(_open(data, split, seed).fingerprint())
 
 
 @functools.cache
@@ -322,12 +297,6 @@ def code_digest(*rooms: str) -> str:
             if isinstance(node, documented) and ast.get_docstring(node) is not None:
                 del node.body[0]
     return _digest([ast.dump(tree) for tree in trees])
-
-
-def _groups(source: ImageSource) -> list[int] | None:
-    """Which photograph each scene shows: scenes of one are not independent, so intervals resample these."""
-    photo_of = getattr(source, "photo_of", None)
-    return None if photo_of is None else [int(photo_of(i)) for i in range(len(source))]
 
 
 def _digest(value: Any) -> str:

@@ -1,11 +1,7 @@
 """``ckfr study FILE.yaml``: a grid of runs, chosen on validation, told with intervals over seeds.
 
-    made = run_study(load_study("studies/photos_grid.yaml"))
-    made.results  # the long table, and what is computed from it (`training.results`)
-
-What is chosen (learning rate, a method's parameters) is chosen by the mean over seeds of one validation
-score. The test split is scored in every run and stands in the table; figures tell it for the chosen settings
-alone. A study that is stopped, or extended, computes what is missing.
+made = run_study(load_study("studies/photos_grid.yaml"))
+made.results  # the long table, and what is computed from it (`training.results`)
 """
 
 import itertools
@@ -23,7 +19,7 @@ from ckfr_helpers.training.results import Results, as_table, made_by, run_rows, 
 from ckfr_helpers.training.study import scores as further
 from ckfr_helpers.training.study.config import Data, Study
 from ckfr_helpers.training.study.executors import compute
-from ckfr_helpers.training.study.jobs import FREE, UNTRAINED, Failure, Job, attempt
+from ckfr_helpers.training.study.jobs import UNTRAINED, Failure, Job, attempt
 
 
 @dataclass
@@ -36,16 +32,10 @@ class StudyResult:
     failures: list[Failure]
 
 
-def run_study(
-    study: Study, folder: Path | None = None, *, only_cache: bool = False, progress: bool = True
-) -> StudyResult:
+def run_study(study: Study, folder: Path | None = None, *, progress: bool = True) -> StudyResult:
     """Compute what is missing of a study, and write ``results.csv`` and ``results.json`` into its folder.
 
-    Args:
-        study: from `load_study`.
-        folder: another than ``runs/study_NAME``.
-        only_cache: stop when the trunk outputs are there.
-        progress: show bars.
+    The folder is ``runs/study_NAME`` where none is given.
 
     Raises:
         CkfrError: if submitit is missing, the model has no such stage, or there is no such score. A run that
@@ -73,10 +63,7 @@ def run_study(
         left = [job for job in jobs if job.name not in done]
         missing = {part.name: part for job in left for part in job.features() if not part.finished()}
         work(list(missing.values()), "trunk outputs")
-        ready = [job for job in left if all(part.finished() for part in job.features())]
-        failures.extend(Failure(job.name, "its features are missing") for job in left if job not in ready)
-        made = [] if only_cache else work(ready, title)
-        records.update(done | {one["name"]: one for one in made})
+        records.update(done | {one["name"]: one for one in work(left, title)})
 
     def jobs(
         data: Data, method: str, rates: Iterable[float], grid: Iterable[dict[str, Any]] = ({},)
@@ -100,7 +87,7 @@ def run_study(
             if method != BASELINE:
                 others += jobs(data, method, rates, study.grid(method))
     if study.scores and study.stage and there:
-        others += [*jobs(there[0], UNTRAINED, [0.0]), *jobs(there[0], FREE, [0.0])[:1]]
+        others += jobs(there[0], UNTRAINED, [0.0])
     finish(others, "runs")
     results = _results(study, records, failures)
     if records:
@@ -130,12 +117,8 @@ def _results(
         settings, maker = record["settings"], record["environment"]
         makers[made_by(maker)] = maker
         where = {"study": study.name, "dataset": settings["data"]["label"], "made_by": made_by(maker)}
-        if settings["method"] == FREE:
-            rows += [
-                where | {"method": method, "split": "test", "score": score, "value": value}
-                for method, score, value in record["free"]
-            ]
-            continue
+        for method, score, value in record.get("free", ()):
+            rows.append(where | {"method": method, "split": "test", "score": score, "value": value})
         parameters = ""
         if settings["method"] != UNTRAINED:
             named = {name: settings["parameters"][name] for name in study.methods[settings["method"]]}

@@ -6,16 +6,14 @@ tail), loaders of "val" and "test" in order, for scenes also of "usual" and "for
 value of each test picture.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pkgutil import resolve_name
 from typing import Any
 
 from ckfr_helpers.runtime import CkfrError
 
 SCORERS = {"look": "ckfr_helpers.attribution.look:study_scores"}
-# What can be said without any network: (source of the test split) -> scores.
-FREE_SCORERS = {"look": "ckfr_helpers.attribution.look:free_scores"}
-# Method and score that stand in the table for each.
+# Method and score that stand in the table for what "look" says without any network.
 FREE = {
     "uniform_energy": ("uniform map", "energy"),
     "centre_energy": ("centre map", "energy"),
@@ -35,3 +33,11 @@ def resolve(name: str) -> Callable[..., Any]:
         raise CkfrError(
             f"There is no score {name!r} ({error}); expected {', '.join(SCORERS)} or package.module:function."
         ) from error
+
+
+def free(names: Sequence[str], test: Any) -> list[tuple[str, str, float]]:
+    """Method, score and value of what is had without any network on a test split."""
+    if "look" not in names:
+        return []
+    found = resolve("ckfr_helpers.attribution.look:free_scores")(test)
+    return [(*FREE[name], value) for name, value in found.items()]
