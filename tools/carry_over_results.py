@@ -23,7 +23,7 @@ from ckfr_helpers import datasets
 from ckfr_helpers.runtime import PACKAGE
 from ckfr_helpers.training.results import SCORES, Results, as_table, made_by, run_rows, spell, write_results
 from ckfr_helpers.training.study.config import load_study
-from ckfr_helpers.training.study.scores import FREE
+from ckfr_helpers.training.study.jobs import FREE
 
 RESULTS = PACKAGE.parent / "benchmarks" / "results"
 NOTE = {"note": "carried over from commit 23c67d7", "code": "23c67d7"}

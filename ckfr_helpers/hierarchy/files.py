@@ -1,13 +1,17 @@
-"""Trees in files: a CSV table that people write, and the ``.npz`` that ``Hierarchy.save`` writes."""
+"""Trees in files (a CSV table that people write, `Hierarchy.save`'s ``.npz``), and the demo's distances."""
 
 import csv
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ckfr_helpers.runtime import CkfrError, atomic_path
+from ckfr_helpers.hierarchy.checks import check_classes, check_distances
+from ckfr_helpers.runtime import CkfrError, atomic_path, load_plain_pickle
+
+WHAT = "the demo's pseudo_distances.npy, one dictionary keyed 'wnidA-wnidB'"
 
 
 def read_csv(path: str | Path) -> tuple[list[tuple[str, str]], dict[str, list[int]]]:
@@ -52,3 +56,59 @@ def read_npz(path: str | Path) -> tuple[list[tuple[str, str]], list[str], dict[s
             return pairs, file["classes"].tolist(), dict(json.loads(str(file["names"])))
     except Exception as error:  # no file, zip, header, missing key, pickle refused: one answer for all
         raise CkfrError(f"{path} is no saved hierarchy ({type(error).__name__}: {error}).") from None
+
+
+def load_pseudo_distances(
+    path: str | Path, classes: Sequence[str] | None = None
+) -> tuple[tuple[str, ...], np.ndarray]:
+    """Import the original demo's distances.
+
+    Args:
+        path: an ``.npy`` written by ``np.save(path, {"wnidA-wnidB": number, ...})`` with both orders of every
+            pair, as in the demo; a missing self pair counts as 0.
+        classes: the ids to read, in label order; all ids of the file in sorted order if None.
+
+    Returns:
+        The class ids and their (C, C) float32 distances.
+
+    Raises:
+        CkfrError: not such a file, or a pair is missing, no distance, or differs between its two orders.
+    """
+    path = Path(path)
+    table: dict[tuple[str, str], float] = {}
+    for key, value in _read(path).items():
+        sides = key.split("-") if isinstance(key, str) else []
+        if len(sides) != 2 or not all(sides):
+            raise CkfrError(f"{path} has the key {key!r}; expected two ids joined by one hyphen.")
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise CkfrError(f"{path} has a {type(value).__name__} for {key!r}; expected a number.")
+        table[sides[0], sides[1]] = value
+    known = sorted({side for pair in table for side in pair})
+    ids = tuple(known if classes is None else classes)
+    check_classes(ids)
+    if unknown := sorted(set(ids) - set(known)):
+        raise CkfrError(f"{path} has no distances for class {unknown[0]!r}; it knows {len(known)} classes.")
+    matrix = np.zeros((len(ids), len(ids)), dtype=np.float32)  # (C, C)
+    for i, a in enumerate(ids):
+        for j, b in enumerate(ids):
+            value = table.get((a, b), 0.0 if a == b else None)
+            if value is None:
+                raise CkfrError(f"{path} has no distance for '{a}-{b}'; expected both orders of every pair.")
+            matrix[i, j] = value
+    return ids, check_distances(matrix, ids, str(path))
+
+
+def _read(path: Path) -> dict[Any, Any]:
+    try:
+        with open(path, "rb") as file:
+            np.lib.format.read_magic(file)  # np.save writes version 1.0 for such an array
+            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+            content = load_plain_pickle(file, WHAT) if dtype == np.dtype(object) and shape == () else None
+    except CkfrError:
+        raise
+    except (OSError, ValueError) as error:
+        raise CkfrError(f"{path} is not an .npy file ({error}); expected {WHAT}.") from None
+    content = content.item() if isinstance(content, np.ndarray) and content.shape == () else content
+    if not isinstance(content, dict) or not content:
+        raise CkfrError(f"{path} holds no dictionary of pairs; expected {WHAT}.")
+    return content

@@ -36,8 +36,7 @@ class Classifier(nn.Module):
         stages: image (B, 3, H, W) -> state, in the family's own layout: mostly the map (B, C, h, w).
         to_map: state -> map (B, C, h, w): the identity, except for tokens and channels that come last.
         neck: state -> latent (B, D): pooling, and whatever the family puts before its last linear layer.
-        dropout: between latent and classifier.
-        classifier: the linear layer D -> K.
+        dropout, classifier: between latent and classifier; the linear layer D -> K.
         name, embed_dim: the network's name, and D.
         mean, std: per-channel normalisation of images in [0, 1] that the weights expect.
         gap_linear: ``embed`` is known to be exactly the mean of ``features`` over space; then the class

@@ -17,17 +17,11 @@ from ckfr_helpers.runtime import CkfrError
 
 @dataclass
 class CachedFeatures:
-    """Trunk outputs of one split; `datasets.loading.CachedLoader` makes batches of them.
+    """Trunk outputs of one split; `datasets.loading.CachedLoader` makes batches of them."""
 
-    Attributes:
-        features: (N, ...) float16 or float32, on the CPU.
-        labels: (N,) int64.
-        indices: (N,) int64, which example of the source each row is.
-    """
-
-    features: Tensor
-    labels: Tensor
-    indices: Tensor
+    features: Tensor  # (N, ...) float16 or float32, on the CPU
+    labels: Tensor  # (N,) int64
+    indices: Tensor  # (N,) int64, which example of the source each row is
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -95,12 +89,8 @@ def _folded(trunk: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
 def feature_key(trunk: nn.Module, **inputs: Any) -> str:
     """A name for cached features by their content: equal keys only for equal trunks on equal inputs.
 
-    Args:
-        trunk: its structure and every weight count, whatever model, stage or file they come from.
-        inputs: what decides the inputs, as plain JSON values: the source's fingerprint, split, size, …
-
-    Returns:
-        16 hexadecimal digits, the same in every process.
+    Of the trunk its structure and every weight count; ``inputs`` are what decides the pictures, as plain
+    JSON values. The key has 16 hexadecimal digits, the same in every process.
     """
     digest = hashlib.sha256(json.dumps([inputs, repr(trunk)], sort_keys=True).encode())
     for name, value in trunk.state_dict().items():

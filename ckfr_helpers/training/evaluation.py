@@ -14,19 +14,12 @@ from ckfr_helpers.hierarchy.tree import Hierarchy
 
 
 class Predictions(NamedTuple):
-    """Outputs for one split, one row an example, ordered by index.
+    """Outputs for one split, one row an example, ordered by index, its place in the source."""
 
-    Attributes:
-        logits: (N, K) float32.
-        latents: (N, D) float32.
-        labels: (N,) int64.
-        indices: (N,) int64, the example's place in its source.
-    """
-
-    logits: np.ndarray
-    latents: np.ndarray
-    labels: np.ndarray
-    indices: np.ndarray
+    logits: np.ndarray  # (N, K) float32
+    latents: np.ndarray  # (N, D) float32
+    labels: np.ndarray  # (N,) int64
+    indices: np.ndarray  # (N,) int64
 
 
 @torch.no_grad()  # not inference_mode: older gloo gathers in another thread, which may not write such tensors

@@ -91,13 +91,7 @@ def fit(
 
 class _Fit:
     def __init__(
-        self,
-        model: nn.Module,
-        task: Task,
-        config: TrainConfig,
-        fabric: Fabric,
-        out: Path | None,
-        keep: dict[str, Any],
+        self, model: nn.Module, task: Task, config: TrainConfig, fabric: Fabric, out: Path | None, keep: Any
     ) -> None:
         self.model, self.task, self.config, self.fabric = model, task, config, fabric
         self.out, self.keep = out, keep
@@ -125,12 +119,8 @@ class _Fit:
         state, config = self.state, self.config
         start_epoch(train_loader, state["epoch"])
         each = len(train_loader)
-        bar = tqdm(
-            total=config.epochs * each,
-            initial=state["epoch"] * each + state["step"],
-            disable=not (progress and self.fabric.is_global_zero),
-            leave=False,
-        )
+        hidden, done = not (progress and self.fabric.is_global_zero), state["epoch"] * each + state["step"]
+        bar = tqdm(total=config.epochs * each, initial=done, disable=hidden, leave=False)
         with stop_signals() as stop, contextlib.closing(bar):
             while state["epoch"] < config.epochs:
                 epoch = state["epoch"]
@@ -210,17 +200,8 @@ class _Fit:
         if state["best_weights"] and state["best_epoch"] == state["epoch"] - 1 and state["step"] == 0:
             best = {"epoch": state["best_epoch"], "model": state["best_weights"]}
             save_checkpoint(self.out / "best.pt", {**common, **best})
-        save_checkpoint(
-            self.out / "last.pt",
-            {
-                **common,
-                **state,
-                "model": self.model.state_dict(),
-                "task": self.task.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "precision": self.fabric.strategy.precision.state_dict(),  # the gradient scaler of 16-mixed
-            },
-        )
+        parts = {name: part.state_dict() for name, part in self._parts().items()}
+        save_checkpoint(self.out / "last.pt", {**common, **state, **parts})
         if state["history"]:
             self.write_history()
 
@@ -230,12 +211,14 @@ class _Fit:
         write_text(self.out / "history.csv", table.to_csv(index=False, na_rep="nan", lineterminator="\n"))
 
     def _resume(self, saved: dict[str, Any]) -> None:
-        self.model.load_state_dict(saved["model"])
         self.model.to(self.fabric.device)  # first, because Adam's moments go where the parameters are
-        self.task.load_state_dict(saved["task"])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        self.fabric.strategy.precision.load_state_dict(saved["precision"])
+        for name, part in self._parts().items():
+            part.load_state_dict(saved[name])
         self.state = {name: saved[name] for name in STATE}
+
+    def _parts(self) -> dict[str, Any]:
+        scaler = self.fabric.strategy.precision  # of 16-mixed
+        return {"model": self.model, "task": self.task, "optimizer": self.optimizer, "precision": scaler}
 
 
 def last_state(out: Path, config: TrainConfig) -> dict[str, Any] | None:

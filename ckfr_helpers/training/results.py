@@ -66,15 +66,10 @@ def parse(parameters: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Results:
-    """Everything a study found.
+    """Everything a study found."""
 
-    Attributes:
-        table: `COLUMNS`, one number a row.
-        about: "study" (what was asked for), "made_by", "how" (rules of choice in words), "failed".
-    """
-
-    table: pd.DataFrame
-    about: dict[str, Any]
+    table: pd.DataFrame  # `COLUMNS`, one number a row
+    about: dict[str, Any]  # "study" (as asked for), "made_by", "how" (rules of choice in words), "failed"
 
     @property
     def name(self) -> str:
@@ -124,11 +119,9 @@ class Results:
                 found[str(dataset), str(method)] = best
         return found
 
-    def values(
-        self, dataset: str, method: str, score: str, parameters: str | None = None, split: str = "test"
-    ) -> pd.Series:
-        """One score a seed, index seed, at the chosen parameters unless others are given; may be empty."""
-        rows = self._rows(dataset, method, score, parameters, split)
+    def values(self, dataset: str, method: str, score: str, parameters: str | None = None) -> pd.Series:
+        """One test score a seed, index seed, at the chosen parameters unless others are given."""
+        rows = self._rows(dataset, method, score, parameters)
         return rows[rows.photo.isna() & rows.seed.notna()].set_index("seed").value.sort_index()
 
     def mean(self, dataset: str, method: str, score: str, parameters: str | None = None) -> Interval | None:
@@ -189,17 +182,15 @@ class Results:
 
     @cached_property
     def _groups(self) -> dict[Any, pd.DataFrame]:
-        keys = ["dataset", "method", "parameters", "split", "score"]
-        return dict(iter(self.table.groupby(keys, sort=False)))
+        test = self.table[self.table.split == "test"]
+        return dict(iter(test.groupby(["dataset", "method", "parameters", "score"], sort=False)))
 
-    def _rows(
-        self, dataset: str, method: str, score: str, parameters: str | None = None, split: str = "test"
-    ) -> pd.DataFrame:
+    def _rows(self, dataset: str, method: str, score: str, parameters: str | None = None) -> pd.DataFrame:
         if method == CRM:
             method, score = BASELINE, f"crm_{score}"
         if parameters is None:
             parameters = self.chosen.get((dataset, method), "")
-        return self._groups.get((dataset, method, parameters, split, score), self.table.iloc[:0])
+        return self._groups.get((dataset, method, parameters, score), self.table.iloc[:0])
 
 
 def compare(
@@ -216,20 +207,13 @@ def compare(
         shown = [method for method in one.methods(dataset) if methods is None or method in methods]
         for method, score in itertools.product(shown, scores):
             at, plain = (dataset, method, score), method == BASELINE
-            rows.append(
-                {
-                    "study": one.name,
-                    "dataset": dataset,
-                    "method": method,
-                    "parameters": one.chosen.get((dataset, method), ""),
-                    "score": score,
-                    "mean": one.mean(*at),
-                    "difference": None if plain else one.difference(*at),
-                    "against_crm": None if method in (BASELINE, CRM) else one.difference(*at, CRM),
-                    "photographs": one.over_photographs(*at),
-                    "photographs_difference": None if plain else one.over_photographs(*at, BASELINE),
-                }
-            )
+            row: dict[str, Any] = {"study": one.name, "dataset": dataset, "method": method, "score": score}
+            row |= {"parameters": one.chosen.get((dataset, method), ""), "mean": one.mean(*at)}
+            row["difference"] = None if plain else one.difference(*at)
+            row["against_crm"] = None if method in (BASELINE, CRM) else one.difference(*at, CRM)
+            row["photographs"] = one.over_photographs(*at)
+            row["photographs_difference"] = None if plain else one.over_photographs(*at, BASELINE)
+            rows.append(row)
     return pd.DataFrame(rows)
 
 

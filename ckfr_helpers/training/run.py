@@ -21,7 +21,7 @@ from ckfr_helpers.datasets.cache import cached
 from ckfr_helpers.datasets.loading import TransformedView, make_loader
 from ckfr_helpers.datasets.subset import balanced
 from ckfr_helpers.datasets.transforms import make_transform, stored_side
-from ckfr_helpers.hierarchy.demo_file import load_pseudo_distances
+from ckfr_helpers.hierarchy.files import load_pseudo_distances
 from ckfr_helpers.hierarchy.tree import Hierarchy
 from ckfr_helpers.losses.rivals import make_loss
 from ckfr_helpers.models.classifier import LITE, Classifier, build_model, check_model_name
@@ -53,14 +53,9 @@ from ckfr_helpers.training.task import ClassificationTask
 class Run:
     """A run, finished or with at least one epoch behind it.
 
-    Attributes:
-        config: its settings, with the model filled in.
-        folder: where ``last.pt``, ``best.pt``, ``history.csv``, ``config.json`` and ``scores.json`` lie.
-        model: with the weights of the best validation epoch.
-        hierarchy: of its classes: their ids in label order, names and tree.
-        best_epoch: from 1.
-        history: one dict an epoch.
-        scores: on the test split, from `score`; none before the end.
+    Its ``folder`` holds ``last.pt``, ``best.pt``, ``history.csv``, ``config.json`` and ``scores.json``;
+    ``model`` has the weights of ``best_epoch`` (from 1), ``history`` one dict an epoch, and ``scores`` are
+    those of the test split, none before the end.
     """
 
     config: TrainConfig
@@ -194,9 +189,8 @@ def resolve(config: TrainConfig) -> TrainConfig:
 
 def make_fabric(config: TrainConfig) -> Fabric:
     """The engine: device, precision and processes, launched; a `CkfrError` if this machine cannot do it."""
-    under_torchrun = "LOCAL_WORLD_SIZE" in os.environ
-    devices = int(os.environ["LOCAL_WORLD_SIZE"]) if under_torchrun else config.devices
-    nodes = int(os.environ["WORLD_SIZE"]) // devices if under_torchrun else 1
+    devices = int(os.environ.get("LOCAL_WORLD_SIZE", config.devices))  # torchrun's word counts
+    nodes = int(os.environ.get("WORLD_SIZE", devices)) // devices
     accelerator = pick_device() if config.accelerator == "auto" else config.accelerator
     if accelerator == "cpu" and config.precision == "16-mixed":
         raise CkfrError("16-mixed needs a GPU; on a CPU expected bf16-mixed or 32-true.")
@@ -206,22 +200,16 @@ def make_fabric(config: TrainConfig) -> Fabric:
         precision: Any = config.precision
         fabric = Fabric(accelerator=accelerator, devices=devices, num_nodes=nodes, precision=precision)
     except (ValueError, RuntimeError, MisconfigurationException) as error:
-        raise CkfrError(
-            f"Cannot train with {accelerator} × {devices} at {config.precision}: {error}"
-        ) from error
+        raise CkfrError(f"Cannot train with {accelerator} × {devices}: {error}") from error
     if fabric.world_size > 1:
         fabric.launch()
-    if config.batch_size % fabric.world_size:
-        raise CkfrError(
-            f"A batch of {config.batch_size} cannot be shared by {fabric.world_size} processes; "
-            "expected a multiple of their number."
-        )
-    share = config.batch_size // fabric.world_size
+    share, left = divmod(config.batch_size, fabric.world_size)
+    if left:
+        shown = f"{config.batch_size} cannot be shared by {fabric.world_size} processes"
+        raise CkfrError(f"A batch of {shown}; expected a multiple of their number.")
     if config.accumulate > share:
-        raise CkfrError(
-            f"accumulate is {config.accumulate}, but each process has {share} images a step; "
-            "expected at most that many parts."
-        )
+        shown = f"{config.accumulate}, but each process has {share} images a step"
+        raise CkfrError(f"accumulate is {shown}; expected at most that many parts.")
     return fabric
 
 
@@ -256,11 +244,10 @@ def split_loader(
     statistics = {"mean": model.mean, "std": model.std} if config.normalise else {}
     transform = make_transform(config.transform, train=training, size=config.size, **statistics)
     rank, world = (fabric.global_rank, fabric.world_size) if fabric is not None else (0, 1)
-    workers = num_workers() if config.workers is None else config.workers
-    view = TransformedView(source, transform, config.seed)
     return make_loader(
-        view, config.batch_size // world, train=training, workers=workers, rank=rank, world_size=world
-    )
+        TransformedView(source, transform, config.seed), config.batch_size // world, train=training,
+        workers=num_workers() if config.workers is None else config.workers, rank=rank, world_size=world,
+    )  # fmt: skip
 
 
 def make_task(config: TrainConfig, hierarchy: Hierarchy, embed_dim: int) -> ClassificationTask:

@@ -1,8 +1,6 @@
 """Baseline against CKFR in minutes on a laptop: freeze the trunk, cache what it gives, train the tail.
 
-The trunk of a pretrained network turns every picture into a small map once. What is trained, again and again
-with other seeds and other alphas, is only the last stages and the classifier. Both methods start from the
-same weights and see the same batches, so their difference is the loss.
+Both methods start from the same weights and see the same batches, so their difference is the loss.
 """
 
 import copy
@@ -25,18 +23,12 @@ from ckfr_helpers.training.run import make_fabric, make_task
 
 @dataclass
 class TailRun:
-    """One trained tail.
+    """One trained tail, on the CPU, with the weights of ``best_epoch`` (from 1).
 
-    Attributes:
-        config: what was asked for.
-        tail: the trained tail on the CPU, holding the weights of the best validation epoch.
-        history: one dict an epoch.
-        best_epoch: from 1.
-        seen: for "val" and "test", what it says of that split.
-        scores: of these, from `score`.
+    ``history`` has one dict an epoch; ``seen`` and ``scores`` are for "val" and "test" what it says of that
+    split, and `score` of that.
     """
 
-    config: TrainConfig
     tail: Classifier
     history: list[dict[str, float]]
     best_epoch: int
@@ -54,16 +46,9 @@ def cache_split(
     workers: int | None = None,
     progress: bool = True,
 ) -> CachedFeatures:
-    """Every example of a source, resized and normalised, through the first ``stage`` stages.
+    """Every example, resized to ``size`` pixels and normalised, through the first ``stage`` stages.
 
-    Args:
-        source: any image source.
-        model: from `build_model`; only its trunk is used.
-        stage: where to cut.
-        size: side of the input in pixels.
-        batch_size: images a forward pass.
-        workers: loader processes; None for two where there are cores.
-        progress: show a bar.
+    Without ``workers`` there are two loader processes where there are cores.
     """
     trunk, _ = model.split(stage)
     transform = make_transform("light", train=False, size=size, mean=model.mean, std=model.std)
@@ -80,20 +65,11 @@ def new_tail(model_name: str, stage: int, num_classes: int, seed: int) -> Classi
     return copy.deepcopy(tail)
 
 
-def train_tail(
-    features: Mapping[str, CachedFeatures],
-    hierarchy: Hierarchy,
-    config: TrainConfig,
-    *,
-    progress: bool = False,
-) -> TailRun:
+def train_tail(features: Mapping[str, CachedFeatures], hierarchy: Hierarchy, config: TrainConfig) -> TailRun:
     """Train one tail on cached features, keep its best validation epoch, score it on val and test.
 
-    Args:
-        features: "train", "val" and "test", from `cache_split` with the config's ``model`` and ``freeze``.
-        hierarchy: of the classes.
-        config: loss and optimisation; its data is not opened.
-        progress: show bars.
+    ``features`` are those of "train", "val" and "test", from `cache_split` with the config's ``model`` and
+    ``freeze``; the config's data is not opened.
     """
     assert config.model is not None, "resolve() first"
     tail = new_tail(config.model, config.freeze, len(hierarchy), config.seed)
@@ -103,11 +79,11 @@ def train_tail(
         for split in ("train", "val", "test")
     }
     task = make_task(config, hierarchy, tail.embed_dim)
-    result = fit(tail, task, loaders["train"], loaders["val"], config, fabric=fabric, progress=progress)
+    result = fit(tail, task, loaders["train"], loaders["val"], config, fabric=fabric, progress=False)
     tail.load_state_dict(result.best_weights)
     seen = {split: predict(tail, loaders[split], fabric) for split in ("val", "test")}
     scores = {split: score(seen[split], hierarchy) for split in seen}
-    return TailRun(config, tail.cpu().eval(), result.history, result.best_epoch + 1, seen, scores)
+    return TailRun(tail.cpu().eval(), result.history, result.best_epoch + 1, seen, scores)
 
 
 def untrained_latents(

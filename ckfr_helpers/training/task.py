@@ -34,26 +34,17 @@ class Task(nn.Module):
 
     Parameters of its own (proxies, a temperature) are trained and saved with the model's. They may be used in
     ``losses`` alone; what has weights and is needed in ``outputs`` belongs to the model.
-
-    Attributes:
-        chosen_by: the score of ``validate`` by which the epoch to keep is chosen.
-        more_is_better: whether a higher value of it is better.
     """
 
-    chosen_by: str
-    more_is_better: bool = True
+    chosen_by: str  # the score of ``validate`` by which the epoch to keep is chosen
+    more_is_better: bool = True  # of that score
 
     def outputs(self, model: Any, inputs: Any) -> dict[str, Tensor]:
         """What the losses need of one batch's inputs: floating-point tensors with one row an example."""
         raise NotImplementedError
 
     def losses(self, outputs: dict[str, Tensor], targets: dict[str, Any]) -> dict[str, Tensor]:
-        """Named scalars whose sum is minimised.
-
-        Args:
-            outputs: of the whole batch, of all its parts and all processes.
-            targets: of the same examples in the same order.
-        """
+        """Named scalars whose sum is minimised, of the whole batch of all its parts and all processes."""
         raise NotImplementedError
 
     def step(self, model: nn.Module, batch: tuple[Any, dict[str, Any], Tensor]) -> dict[str, Tensor]:
@@ -67,11 +58,9 @@ class Task(nn.Module):
 
 
 class ClassificationTask(Task):
-    """Cross-entropy (or what a rival puts in its place) plus a metric term on the latents.
+    """Cross-entropy (or what a rival puts in its place) plus a metric term, as `losses.make_loss` gives them.
 
-    Args:
-        objective: from `losses.make_loss`.
-        hierarchy: of the classes; severities are heights of lowest common ancestors in it.
+    Severities are heights of lowest common ancestors in the hierarchy.
     """
 
     chosen_by = "top1"

@@ -113,7 +113,7 @@ class Study(_Part):
         methods: for each, a list of values for each of its parameters. Cross-entropy is always among them.
         stage: how many leading stages are frozen, their outputs cached; 0 trains the whole network.
         seeds: of the training pictures where only some are taken, of new layers and of the order.
-        scores: further scores beside the usual ones; see `study.scores`.
+        scores: further scores beside the usual ones; see `jobs.scorer`.
         train: with stage 0 only: further settings of `TrainConfig`.
     """
 

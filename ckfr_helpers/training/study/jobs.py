@@ -11,8 +11,10 @@ import hashlib
 import json
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,12 +33,22 @@ from ckfr_helpers.training.config import TrainConfig
 from ckfr_helpers.training.evaluation import Predictions, predict, score
 from ckfr_helpers.training.results import SCORES
 from ckfr_helpers.training.run import make_fabric, open_split, split_loader, train
-from ckfr_helpers.training.study import scores as further
 from ckfr_helpers.training.study.config import Data, Study
 from ckfr_helpers.training.tails import cache_split, new_tail, train_tail
 
 UNTRAINED = "untrained"  # the method of jobs that train nothing; only further scores ask for them
 BACKGROUNDS = ("usual", "foreign")
+SCORERS = {"look": "ckfr_helpers.attribution.look:study_scores"}
+# Method and score that stand in the table for what "look" says without any network.
+FREE = {
+    "uniform_energy": ("uniform map", "energy"),
+    "centre_energy": ("centre map", "energy"),
+    "random_point": ("random point", "pointing"),
+    "centre_point": ("centre map", "pointing"),
+    "centre_max_box_acc_v2": ("centre map", "max_box_acc_v2"),
+    "centre_gt_known": ("centre map", "gt_known"),
+    "whole_image_gt_known": ("whole picture", "gt_known"),
+}
 
 
 class Failure(NamedTuple):
@@ -205,15 +217,32 @@ def _scored(job: Job) -> dict[str, Any]:
     if seen:
         photos["top1"] = (seen["test"].logits.argmax(1) == seen["test"].labels).astype(int)
     for name in names:
-        own, images = further.resolve(name)(model, loaders, {"val": job.open("val"), "test": test})
+        own, images = scorer(name)(model, loaders, {"val": job.open("val"), "test": test})
         record["test"] |= own
         photos |= {key: np.round(values, 5) for key, values in images.items()}
     if isinstance(test, PhotoScenes):  # scenes of one photograph are not independent
         record["photos"] = {key: values.tolist() for key, values in photos.items()}
         record["groups"] = [int(test.photo_of(i)) for i in range(len(test))]
-    if job.method == UNTRAINED and job.seed == job.study.seeds[0]:
-        record["free"] = further.free(names, test)
+    if job.method == UNTRAINED and job.seed == job.study.seeds[0] and "look" in names:
+        free = resolve_name("ckfr_helpers.attribution.look:free_scores")(test)
+        record["free"] = [(*FREE[name], value) for name, value in free.items()]
     return record
+
+
+def scorer(name: str) -> Callable[..., Any]:
+    """A further score by its name, or by ``package.module:function``: found so, as it may be of a room above.
+
+    It is called ``scorer(model, loaders, sources)`` with the trained network (behind a frozen trunk, its
+    tail), loaders of "val" and "test" in order, for scenes also of "usual" and "foreign" where the study
+    asks for "look", and the sources of their pictures. It returns scores of the test split, and for some of
+    them the value of each test picture.
+    """
+    try:
+        return resolve_name(SCORERS.get(name, name))
+    except (ImportError, AttributeError, ValueError) as error:
+        raise CkfrError(
+            f"There is no score {name!r} ({error}); expected {', '.join(SCORERS)} or package.module:function."
+        ) from error
 
 
 def _config(job: Job, **more: Any) -> TrainConfig:

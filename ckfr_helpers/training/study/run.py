@@ -16,10 +16,9 @@ from ckfr_helpers.losses.rivals import BASELINE
 from ckfr_helpers.models.classifier import build_model
 from ckfr_helpers.runtime import CkfrError, runs_root
 from ckfr_helpers.training.results import Results, as_table, made_by, run_rows, spell, write_results
-from ckfr_helpers.training.study import scores as further
 from ckfr_helpers.training.study.config import Data, Study
 from ckfr_helpers.training.study.executors import compute
-from ckfr_helpers.training.study.jobs import UNTRAINED, Failure, Job, attempt
+from ckfr_helpers.training.study.jobs import UNTRAINED, Failure, Job, attempt, scorer
 
 
 @dataclass
@@ -45,7 +44,7 @@ def run_study(study: Study, folder: Path | None = None, *, progress: bool = True
     if study.stage > stages:
         raise CkfrError(f"Study {study.name}: stage is {study.stage}; {study.model} has {stages}.")
     for name in study.scores:
-        further.resolve(name)
+        scorer(name)
     folder = (runs_root() / f"study_{study.name}" if folder is None else Path(folder)).resolve()
     failures: list[Failure] = []
     records: dict[str, dict[str, Any]] = {}
