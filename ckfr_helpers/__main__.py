@@ -143,17 +143,14 @@ def _study(options: argparse.Namespace) -> None:
         study = study.model_copy(update={"executor": own})
     result = run_study(study, options.out, progress=not options.quiet)
     if len(result.results.table):
-        tables = [result.folder / "results.csv"]
         if options.results is not None:
-            tables.append(options.results / f"study_{study.name}.csv")
-            write_results(result.results, tables[-1])
+            write_results(result.results, options.results / f"study_{study.name}.csv")
         if result.results.chosen:  # none before every seed of a setting has finished
             use_style()
             with atomic_path(result.folder / "figure.png") as path:
                 path.write_bytes(png(differences([result.results], methods=None)))
         print(f"The table and all drawn from it are in {result.folder}")
-    error = failed(result)
-    if error is not None:
+    if (error := failed(result)) is not None:
         raise error
 
 
@@ -165,14 +162,10 @@ def _config(options: argparse.Namespace) -> Any:
     for f in dataclasses.fields(TrainConfig):
         value = getattr(options, f.name, None)
         if value is not None:
-            given[f.name] = _number(value) if f.type in (int, float, int | None) else value
-    if given.get("method", "ckfr") != "ckfr":
-        for name in ("alpha", "ell"):
-            if name in given:
-                raise CkfrError(
-                    f"--{name} is ckfr's own; for a parameter of {given['method']} "
-                    f"expected --method-option {name}=…."
-                )
+            given[f.name] = _value(value) if f.type in (int, float, int | None) else value
+    method = given.get("method", "ckfr")
+    for name in () if method == "ckfr" else given.keys() & {"alpha", "ell"}:
+        raise CkfrError(f"--{name} is ckfr's own; for {method} expected --method-option {name}=….")
     if "data" not in given:
         given["data"] = _data_that_is_there(given.get("root"))
     extra = dict(_key_value(text, "--option", "scenes=2000") for text in options.option)
@@ -180,19 +173,12 @@ def _config(options: argparse.Namespace) -> Any:
         extra["background_bias"] = options.background_bias
     if options.train_per_class is not None:
         given["per_class"] = {"train": options.train_per_class}
-    own = (_key_value(text, "--method-option", "beta=30") for text in options.method_option)
-    given["method_options"] = dict(own)
+    given["method_options"] = dict(
+        _key_value(text, "--method-option", "beta=30") for text in options.method_option
+    )
     if given["data"] == "photos":
         given.setdefault("size", 160)
     return TrainConfig(**given, data_options=extra)
-
-
-def _number(text: Any) -> Any:
-    """A number where the text is one; what is none is left to `TrainConfig`, which says what it expected."""
-    for kind in (int, float):
-        with contextlib.suppress(ValueError):
-            return kind(text)
-    return text
 
 
 def _data_that_is_there(root: str | None) -> str:
@@ -204,9 +190,7 @@ def _data_that_is_there(root: str | None) -> str:
     if find_place(base) is not None:
         return "mini-imagenet"
     if _says():
-        print(
-            f"{base / FOLDER} is not there, so this trains on the embedded photos; --data names another set."
-        )
+        print(f"{base / FOLDER} is not there, so this trains on the embedded photos; see --data.")
     return "photos"
 
 
@@ -214,10 +198,15 @@ def _key_value(text: str, flag: str, example: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise CkfrError(f"{flag} {text!r} is not of the form NAME=VALUE, e.g. {example}.")
+    return name, _value(value)
+
+
+def _value(text: str) -> Any:
+    """A number (or list, …) where the text is one; else the text, for `TrainConfig` to judge."""
     try:
-        return name, json.loads(value)
+        return json.loads(text)
     except json.JSONDecodeError:
-        return name, value
+        return text
 
 
 def _print_scores(scores: Mapping[str, float | None], json_wanted: bool = False) -> None:

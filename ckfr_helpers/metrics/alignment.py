@@ -27,9 +27,6 @@ def latent_tree_correlation(
     Returns:
         "correlation" (Pearson) and "correlation_spearman"; NaN for fewer than three classes or where one of
         the two distances does not vary.
-
-    Raises:
-        CkfrError: for mismatching shapes, labels out of range, or latents that are not finite.
     """
     points, matrix = as_scores(latents, "Latents"), as_distances(distances)
     truth = as_labels(labels, len(matrix))

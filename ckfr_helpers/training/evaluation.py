@@ -26,10 +26,8 @@ class Predictions(NamedTuple):
 def predict(model: Any, loader: Iterable, fabric: Fabric | None = None) -> Predictions:
     """Logits and latents of every example of a loader, gathered over all processes.
 
-    Args:
-        model: has ``embed`` and ``classify``; evaluation mode is set here and the old mode restored.
-        loader: batches of (inputs, targets, indices).
-        fabric: the engine that the model runs under; None for the model's own device, alone.
+    The model has ``embed`` and ``classify``; evaluation mode is set here and the old mode restored. Without
+    a fabric it runs on its own device, alone.
     """
     device = next(model.parameters()).device
     was_training = model.training

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ckfr_helpers.datasets.loading import start_epoch
-from ckfr_helpers.runtime import CkfrError
+from ckfr_helpers.runtime import CkfrError, as_json
 from ckfr_helpers.training.checkpoints import load_checkpoint, save_checkpoint, write_text
 from ckfr_helpers.training.config import TrainConfig
 from ckfr_helpers.training.processes import any_process, on_first_process, stop_signals
@@ -64,8 +64,6 @@ def fit(
     """Train ``model`` in place; its weights at the end are the last epoch's, the best are in the result.
 
     Args:
-        model: what the task's ``outputs`` runs.
-        task: losses, scores, and which score chooses the epoch.
         train_loader, val_loader: batches (inputs, targets, indices), from `datasets.loading`.
         config: epochs, learning rate, seed and the speed flags are read here.
         fabric: the engine; None for one process on the config's accelerator.
@@ -80,7 +78,7 @@ def fit(
     fabric = fabric or Fabric(accelerator=config.accelerator, devices=1, precision=config.precision)  # type: ignore[arg-type]
     run = _Fit(model, task.to(fabric.device), config, fabric, out, keep or {})
     if out is not None:
-        on_first_process(fabric, lambda: write_text(out / "config.json", config.to_json()))
+        on_first_process(fabric, lambda: write_text(out / "config.json", as_json(dataclasses.asdict(config))))
     if run.state["epoch"] < config.epochs:
         with run.network_ready():
             run.epochs(train_loader, val_loader, progress)

@@ -121,11 +121,8 @@ def gradients(
     """Forward and backward of one batch: adds to every ``.grad``, exactly as one process with it all would.
 
     Args:
-        fabric: the engine.
         network: `TaskNetwork`, set up by the engine.
-        task: gives the losses of the outputs of all processes.
         inputs: of this process: a tensor (B, …), or a mapping of such.
-        targets: of the same B examples.
         parts: how many to cut the batch into, at most B; see the top of this file.
         seed: numbers that fix dropout; each part mixes in its own.
 
@@ -145,22 +142,14 @@ def gradients(
         losses = _in_parts(fabric, network, task, _cut(inputs, parts), targets, seed)
     values = torch.stack([value.detach().float() for value in losses.values()]).tolist()  # one transfer
     named = dict(zip(losses, values, strict=True))
-    total = sum(values)
-    if not math.isfinite(total):
+    if not math.isfinite(sum(values)):
         terms = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in named.items())
-        raise CkfrError(
-            f"The loss is {total} ({terms}); expected a finite number: lower the learning rate or a weight."
-        )
+        raise CkfrError(f"The loss is not finite ({terms}); lower the learning rate or a weight.")
     return named
 
 
 def _in_parts(
-    fabric: Fabric,
-    network: Any,
-    task: Task,
-    slices: list[Any],
-    targets: dict[str, Any],
-    seed: Sequence[int],
+    fabric: Fabric, network: Any, task: Task, slices: list[Any], targets: dict[str, Any], seed: Sequence[int]
 ) -> dict[str, Tensor]:
     seen = []
     with torch.no_grad(), restored_buffers(network):
@@ -196,9 +185,7 @@ def _gather_outputs(fabric: Fabric, outputs: dict[str, Tensor]) -> dict[str, Ten
     Every process computes the losses of all rows. Gathering sums the gradients that come back from all of
     them, and the data-parallel engine divides by their number: the step of one process with the whole batch.
     """
-    outputs = {
-        name: value if value.dtype == torch.float64 else value.float() for name, value in outputs.items()
-    }
+    outputs = {name: v if v.dtype == torch.float64 else v.float() for name, v in outputs.items()}
     if fabric.world_size == 1:
         return outputs
     gather: Callable[..., Any] = fabric.all_gather
@@ -244,7 +231,7 @@ def step_errors_explained() -> Iterator[None]:
             ) from error
         if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             raise
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason given")
+        reason = str(error).strip().partition("\n")[0]
         raise CkfrError(
             f"torch.compile failed here ({reason[:200]}); train without compile, or install a C++ compiler "
             "(on a CPU) or Triton (on a GPU)."

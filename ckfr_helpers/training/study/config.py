@@ -36,11 +36,7 @@ class _Part(BaseModel):
 
 
 class Data(_Part):
-    """One data set under one condition: ``options`` go to its source in every split.
-
-    ``per_class`` (pictures of every class) and ``scenes`` (photos only) are counts for each split; ``size``
-    is the side of the input in pixels.
-    """
+    """One data set under one condition: ``options`` go to its source in every split."""
 
     name: str
     label: str = ""
@@ -52,11 +48,8 @@ class Data(_Part):
 
     @model_validator(mode="before")
     @classmethod
-    def _defaults(cls, values: Any) -> Any:
-        if not isinstance(values, dict):
-            return values
-        size = {"size": 160} if values.get("name") == "photos" else {}
-        return {"label": values.get("name"), **size, **values}
+    def _labelled(cls, values: Any) -> Any:
+        return {"label": values.get("name"), **values} if isinstance(values, dict) else values
 
     @field_validator("root")
     @classmethod
@@ -80,14 +73,10 @@ class Data(_Part):
 
 
 class Executor(_Part):
-    """Where runs are computed.
+    """Where runs are computed: in processes on this machine, or on a cluster through submitit.
 
-    Attributes:
-        kind: "processes" on this machine, or "submitit", which takes further settings of its own
-            (timeout_min, mem_gb, slurm_partition …) beside these, as ``model_extra``.
-        accelerator: for networks behind a frozen trunk; small ones are faster on a CPU.
-        cluster: submitit's: "slurm", or "local" for processes that look like a cluster's jobs.
-        jobs: of a cluster, to which the runs are dealt out; None for one a run on slurm, one a core locally.
+    That takes further settings of its own (timeout_min, mem_gb …) as ``model_extra``. The accelerator is for
+    networks behind a frozen trunk; None ``jobs`` are one a run on slurm, one a core locally.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -107,15 +96,7 @@ class Executor(_Part):
 
 
 class Study(_Part):
-    """A grid of runs; studies/README.md explains every setting.
-
-    Attributes:
-        methods: for each, a list of values for each of its parameters. Cross-entropy is always among them.
-        stage: how many leading stages are frozen, their outputs cached; 0 trains the whole network.
-        seeds: of the training pictures where only some are taken, of new layers and of the order.
-        scores: further scores beside the usual ones; see `jobs.scorer`.
-        train: with stage 0 only: further settings of `TrainConfig`.
-    """
+    """A grid of runs; studies/README.md explains every setting."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
     datasets: Annotated[tuple[Data, ...], Field(min_length=1)]
@@ -230,7 +211,6 @@ def study_from(values: Any, source: str = "the study", folder: Path = Path()) ->
 
 
 def _parameters(method: str) -> dict[str, Any]:
-    """A method's parameters and their defaults."""
     return {**check_method(method, {}), **(KNOWLEDGE if method == "ckfr" else {})}
 
 
@@ -256,12 +236,10 @@ def _grid(method: str, given: Any) -> dict[str, tuple[Any, ...]]:
 
 
 def _different(place: str, value: Any) -> list[Any]:
-    """One value or several as a list."""
     values = value if isinstance(value, list) else [value]
     if not values or len({str(one) for one in values}) < len(values):
-        raise CkfrError(
-            f"{place}{reprlib.repr(value)} is not as expected: one value or several different ones"
-        )
+        shown = f"{place}{reprlib.repr(value)}"
+        raise CkfrError(f"{shown} is not as expected: one value or several different ones")
     return values
 
 
@@ -282,9 +260,7 @@ def _sentence(error: ValidationError, source: str) -> str:
     elif first["type"] == "value_error":
         said = f"{': '.join([*outer, last])}: {first['ctx']['error']}"
     else:
-        reason = (
-            first["msg"].replace("Input should be", "expected").replace("a valid dictionary", "a mapping")
-        )
+        reason = first["msg"].replace("Input should be", "expected").replace("valid dictionary", "mapping")
         said = f"{': '.join([*outer, last])} is {reprlib.repr(first['input'])}; {reason}"
     return said if said.endswith(("?", ".")) else f"{said}."
 

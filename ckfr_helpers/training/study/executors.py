@@ -15,13 +15,9 @@ Work = Callable[[Any], Any]
 
 
 def compute(work: Work, jobs: Sequence[Any], executor: Executor, logs: Path) -> Iterator[Any]:
-    """Results as they come, in any order; a job whose process dies gives a `Failure`.
+    """Results as they come, in any order; a job (which has a ``name``) whose process dies gives a `Failure`.
 
-    Args:
-        work: a function of a module, of one job.
-        jobs: each with a ``name``.
-        executor: where. Several processes share the cores; a single one has them all.
-        logs: folder for submitit's files.
+    Several processes share the cores; a single one has them all. Submitit's files go to the folder ``logs``.
 
     Raises:
         CkfrError: if submitit is not installed or refuses its parameters.
