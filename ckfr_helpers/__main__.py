@@ -169,8 +169,6 @@ def _config(options: argparse.Namespace) -> Any:
     if "data" not in given:
         given["data"] = _data_that_is_there(given.get("root"))
     extra = dict(_key_value(text, "--option", "scenes=2000") for text in options.option)
-    if options.background_bias is not None:
-        extra["background_bias"] = options.background_bias
     if options.train_per_class is not None:
         given["per_class"] = {"train": options.train_per_class}
     given["method_options"] = dict(
@@ -294,12 +292,10 @@ def _add_train(train: argparse.ArgumentParser) -> None:
             )
     add = train.add_argument
     add("--from-scratch", dest="pretrained", action="store_false", default=None, help="no ImageNet weights")
-    bias = "photos: how often the background betrays the class, 0 to 1"
-    add("--background-bias", type=float, metavar="SHARE", help=bias)
     few = "train on N pictures of each class"
     add("--per-class", dest="train_per_class", type=int, metavar="N", help=few)
     repeated: dict[str, Any] = {"action": "append", "default": [], "metavar": "NAME=VALUE"}
-    add("--option", help="further option of the data set", **repeated)
+    add("--option", help="option of the data set, e.g. background_bias=0.9 of photos", **repeated)
     add("--method-option", help="parameter of that loss, e.g. beta=30", **repeated)
     add("--out", type=Path, help="folder of the run (default: runs/, named after the settings)")
     add("--quiet", action="store_true", help="no progress bars")

@@ -210,15 +210,12 @@ class Hierarchy:
     @cached_property
     def _spans(self) -> dict[str, tuple[int, int]]:
         """Half-open range of leaves below every node in depth-first order; parents first."""
-        start, leaves = {}, 0
-        for node in self.nodes:
-            start[node] = leaves
-            leaves += node in self._label
+        place = {self.classes[label]: k for k, label in enumerate(self.order())}
         span: dict[str, tuple[int, int]] = {}
         for node in reversed(self.nodes):
             kids = self.children.get(node)
-            span[node] = (start[node], span[kids[-1]][1] if kids else start[node] + 1)
-        return {node: span[node] for node in self.nodes}
+            span[node] = (span[kids[0]][0], span[kids[-1]][1]) if kids else (place[node], place[node] + 1)
+        return dict(reversed(span.items()))
 
     def label(self, name: str) -> int:
         """Label index of a class."""

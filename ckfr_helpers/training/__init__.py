@@ -2,18 +2,16 @@
 
 from ckfr_helpers.training.config import TrainConfig
 from ckfr_helpers.training.evaluation import Predictions, predict, score
-from ckfr_helpers.training.loop import FitResult, Interrupted, fit
+from ckfr_helpers.training.loop import Interrupted, fit
 from ckfr_helpers.training.run import Run, evaluate, load_run, train
-from ckfr_helpers.training.tails import TailRun, cache_split, train_tail, untrained_latents
+from ckfr_helpers.training.tails import cache_split, train_tail
 from ckfr_helpers.training.task import ClassificationTask, Task
 
 __all__ = [
     "ClassificationTask",
-    "FitResult",
     "Interrupted",
     "Predictions",
     "Run",
-    "TailRun",
     "Task",
     "TrainConfig",
     "cache_split",
@@ -24,5 +22,4 @@ __all__ = [
     "score",
     "train",
     "train_tail",
-    "untrained_latents",
 ]

@@ -64,9 +64,6 @@ def grad_checkpointing(model: nn.Module) -> Iterator[None]:
 
 
 def _checkpointed(block: nn.Module, forward: Callable[..., Any], state: Tensor) -> Any:
-    frozen = not state.requires_grad and not any(p.requires_grad for p in block.parameters())
-    if frozen or not torch.is_grad_enabled():
-        return forward(state)  # nothing is kept for it anyway
     if torch.compiler.is_compiling():
         # The compiler keeps each write to a buffer once, and cannot trace a context of ours.
         return checkpoint(forward, state, use_reentrant=False)

@@ -10,11 +10,11 @@ import signal
 import numpy as np
 import pytest
 import torch
+from flat_colours import TREE, FlatColours
 from torch import nn
 
 from ckfr_helpers import __main__ as cli
 from ckfr_helpers import datasets, training
-from ckfr_helpers.datasets.base import Example, ImageSource, make_example
 from ckfr_helpers.datasets.loading import CachedLoader
 from ckfr_helpers.hierarchy import Hierarchy
 from ckfr_helpers.losses import make_loss
@@ -35,25 +35,6 @@ from ckfr_helpers.training import run as run_module
 from ckfr_helpers.training.checkpoints import load_checkpoint, save_checkpoint
 from ckfr_helpers.training.run import make_model, split_loader
 
-TREE = Hierarchy.from_nested({"thing": {"warm": ["red", "orange"], "cold": ["blue", "green"]}})
-COLOURS = {"red": (220, 30, 30), "orange": (230, 140, 20), "blue": (30, 40, 220), "green": (30, 180, 60)}
-
-
-class Colours(ImageSource):
-    """Patches of one colour with noise: four classes in two groups, learnable in seconds."""
-
-    def __init__(self, split: str, root=None, per_class: int = 24) -> None:
-        self.name, self.split, self.hierarchy = "colours", split, TREE
-        self.labels = np.arange(4 * per_class) % 4
-        self._seed = {"train": 0, "val": 1, "test": 2}[split]
-
-    def __getitem__(self, index: int) -> Example:
-        label = int(self.labels[index])
-        generator = torch.Generator().manual_seed(1000 * self._seed + index)
-        noise = torch.randint(-60, 60, (3, 32, 32), generator=generator)
-        colour = torch.tensor(COLOURS[self.classes[label]])[:, None, None]
-        return make_example((colour + noise).clamp(0, 255).to(torch.uint8), label)
-
 
 def tiny(name: str, num_classes: int, pretrained: bool = True, weights_path=None) -> Classifier:
     """Stands for `build_model`: dropout and batch norm, but checkpoints of a few kilobytes."""
@@ -68,17 +49,11 @@ def tiny(name: str, num_classes: int, pretrained: bool = True, weights_path=None
 @pytest.fixture(autouse=True)
 def _small_world(monkeypatch):
     monkeypatch.setattr(run_module, "build_model", tiny)
-    opened = datasets.open_source
-
-    def open_source(name, split, root=None, **options):
-        return Colours(split, root, **options) if name == "colours" else opened(name, split, root, **options)
-
-    monkeypatch.setattr(datasets, "open_source", open_source)
 
 
 def settings(**changes) -> TrainConfig:
     base = {
-        "data": "colours", "model": "resnet18", "pretrained": False, "size": 32, "transform": "light",
+        "data": "flat-colours", "data_options": {"per_class": 24}, "model": "resnet18", "pretrained": False, "size": 32, "transform": "light",
         "epochs": 2, "lr": 1e-2, "batch_size": 24, "workers": 0, "accelerator": "cpu",
     }  # fmt: skip
     return TrainConfig(**{**base, **changes})
@@ -160,7 +135,7 @@ class TwoLayers(nn.Module):
 
 
 def cached(split: str) -> CachedFeatures:
-    source = Colours(split)
+    source = FlatColours(split, per_class=24)
     means = torch.stack([source[i][0].float().mean((1, 2)) / 255 for i in range(len(source))])
     return CachedFeatures(means, torch.as_tensor(source.labels), torch.arange(len(source)))
 
@@ -219,6 +194,14 @@ def test_another_configuration_is_refused_in_one_sentence(tmp_path):
     assert json.loads((tmp_path / "config.json").read_text())["alpha"] == 20.0
 
 
+def test_other_settings_are_refused_before_data_and_weights_are_touched(tmp_path, monkeypatch):
+    train(settings(epochs=1), tmp_path, progress=False)
+    for room, name in ((datasets, "open_source"), (run_module, "build_model")):
+        monkeypatch.setattr(room, name, lambda *arguments, **options: pytest.fail("too late"))
+    with pytest.raises(CkfrError, match="holds a run with other settings"):
+        train(settings(epochs=1, seed=7), tmp_path, progress=False)
+
+
 def test_a_run_opens_anywhere_and_without_its_data(tmp_path, monkeypatch):
     """As if trained on GPUs, in half precision, compiled, in several processes, somewhere else."""
     run = train(settings(epochs=1), tmp_path, progress=False)
@@ -242,15 +225,10 @@ def test_a_run_opens_anywhere_and_without_its_data(tmp_path, monkeypatch):
 def test_data_of_other_classes_is_refused(tmp_path, monkeypatch):
     train(settings(epochs=1), tmp_path, progress=False)
 
-    class Renamed(Colours):
-        def __init__(self, *arguments, **options):
-            super().__init__(*arguments, **options)
-            self.hierarchy = Hierarchy.from_nested(
-                {"thing": {"warm": ["red", "pink"], "cold": ["blue", "green"]}}
-            )
+    class Renamed(FlatColours):
+        hierarchy = Hierarchy.from_nested({"thing": {"warm": ["red", "pink"], "cold": ["blue", "green"]}})
 
     monkeypatch.setattr(datasets, "open_source", lambda name, split, root=None, **options: Renamed(split))
-    monkeypatch.setitem(COLOURS, "pink", (240, 150, 150))
     for work in (
         lambda: evaluate(tmp_path, progress=False),
         lambda: train(settings(), tmp_path, progress=False),
@@ -312,7 +290,7 @@ def test_a_diverging_run_says_so(tmp_path):
 def test_cached_trunk_and_tail_predict_as_the_whole_network():
     config = settings(freeze=1)
     model = make_model(config, 4)
-    loader = split_loader(config, Colours("val"), model)
+    loader = split_loader(config, FlatColours("val"), model)
     trunk, tail = model.split(1)
     features = cache_features(trunk, loader, dtype=torch.float32, progress=False)
     whole = predict(model, loader)
@@ -347,28 +325,28 @@ def test_scores_agree_with_scikit_learn_and_crm_by_hand():
     ("arguments", "sentence"),
     [
         (["train", "--data", "nothing"], "no image source 'nothing'"),
-        (["train", "--data", "colours", "--alpha", "-1"], "alpha is -1"),
-        (["train", "--data", "colours", "--model", "resnet17"], "resnet17"),
-        (["train", "--data", "colours", "--option", "scenes"], "NAME=VALUE"),
+        (["train", "--data", "flat-colours", "--alpha", "-1"], "alpha is -1"),
+        (["train", "--data", "flat-colours", "--model", "resnet17"], "resnet17"),
+        (["train", "--data", "flat-colours", "--option", "scenes"], "NAME=VALUE"),
         (["evaluate", "no-such-folder"], "no checkpoint"),
-        (["train", "--data", "colours", "--epochs", "2.5"], "epochs is 2.5; expected a whole number"),
+        (["train", "--data", "flat-colours", "--epochs", "2.5"], "epochs is 2.5; expected a whole number"),
         (
-            ["train", "--data", "colours", "--precision", "16-mixed", "--accelerator", "cpu"],
+            ["train", "--data", "flat-colours", "--precision", "16-mixed", "--accelerator", "cpu"],
             "16-mixed needs a GPU",
         ),
-        (["train", "--data", "colours", "--out", "/dev/null"], "/dev/null cannot be written"),
+        (["train", "--data", "flat-colours", "--out", "/dev/null"], "/dev/null cannot be written"),
         (["train", "--data", "photos", "--option", "nosuch=3"], "photos has no option 'nosuch'"),
         (
-            ["train", "--data", "colours", "--batch-size", "4", "--accumulate", "5"],
+            ["train", "--data", "flat-colours", "--batch-size", "4", "--accumulate", "5"],
             "each process has 4 images a step",
         ),
         (
-            ["train", "--data", "colours", "--per-class", "0"],
+            ["train", "--data", "flat-colours", "--per-class", "0"],
             "per_class has train: 0; expected train, val, test",
         ),
-        (["train", "--data", "colours", "--per-class", "999"], "examples in train; expected 999"),
+        (["train", "--data", "flat-colours", "--per-class", "999"], "examples in train; expected 999"),
         (
-            ["train", "--data", "colours", "--method", "hxe", "--alpha", "2"],
+            ["train", "--data", "flat-colours", "--method", "hxe", "--alpha", "2"],
             "expected --method-option alpha=",
         ),
         (["fetch", "nothing"], "no data set 'nothing'"),
@@ -410,7 +388,9 @@ def test_the_command_line_trains_and_evaluates(tmp_path, capsys):
     ]
     more += ["--grad-checkpointing", "--channels-last", "--accumulate", "2", "--save-every", "1"]
     where = ["--out", str(tmp_path / "run"), "--quiet"]
-    assert cli.main(["train", "--data", "colours", "--option", "per_class=12", *flags, *more, *where]) == 0
+    assert (
+        cli.main(["train", "--data", "flat-colours", "--option", "per_class=12", *flags, *more, *where]) == 0
+    )
     written = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (written["accumulate"], written["grad_checkpointing"], written["save_every"]) == (2, True, 1)
     assert "top1" in capsys.readouterr().out

@@ -99,7 +99,7 @@ def failed(result: StudyResult) -> CkfrError | None:
     if not result.failures:
         return None
     listed = "; ".join(f"{name} ({reason.rstrip('.')})" for name, reason in result.failures[:5])
-    more = f"; and {len(result.failures) - 5} more" if len(result.failures) > 5 else ""
+    more = "; …" * (len(result.failures) > 5)
     return CkfrError(
         f"{len(result.failures)} of the study's jobs did not finish: {listed}{more}. Logs, if any, are in "
         f"{result.folder / 'failed'}. The same command tries them again."
@@ -118,10 +118,8 @@ def _results(
         where = {"study": study.name, "dataset": settings["data"]["label"], "made_by": made_by(maker)}
         for method, score, value in record.get("free", ()):
             rows.append(where | {"method": method, "split": "test", "score": score, "value": value})
-        parameters = ""
-        if settings["method"] != UNTRAINED:
-            named = {name: settings["parameters"][name] for name in study.methods[settings["method"]]}
-            parameters = spell({"lr": settings["lr"], **named})
+        named = {name: settings["parameters"][name] for name in study.methods.get(settings["method"], ())}
+        parameters = "" if settings["method"] == UNTRAINED else spell({"lr": settings["lr"], **named})
         where |= {"method": settings["method"], "parameters": parameters, "seed": settings["seed"]}
         scores = {split: record[split] for split in ("val", "test")}
         rows += run_rows(where, scores, record.get("photos"), record.get("groups"))
