@@ -149,10 +149,7 @@ def environment() -> dict[str, str | int]:
 
 @cache
 def code_version() -> str:
-    """Package version and git commit, e.g. ``"0.2.0 1a2b3c4d"``; the same all through a process.
-
-    ``+changed`` follows where code differs from that commit; ``unknown`` stands for it without git.
-    """
+    """Package version and git commit, e.g. ``"0.2.0 1a2b3c4d+changed"``, or ``unknown`` without git."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(repo_root()), *arguments]
@@ -219,12 +216,8 @@ def load_plain_pickle(source: str | Path | BinaryIO, what: str) -> Any:
     """Read a pickle of numbers, text, containers and NumPy arrays; nothing that it names is ever run.
 
     A pickle is a small program that may call any function by name. Here every name is refused but the few
-    that arrays need, and those lead to code of ours.
-
-    ``what`` says what the file should hold, for the error; an open one must stand where the pickle begins.
-
-    Raises:
-        CkfrError: if the file is damaged or asks for anything else.
+    that arrays need, and those lead to code of ours. ``what`` says for the error what the file should hold;
+    an open one must stand where the pickle begins.
     """
     if isinstance(source, str | Path):
         with open(source, "rb") as file:

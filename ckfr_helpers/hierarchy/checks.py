@@ -34,20 +34,16 @@ def check_classes(classes: Sequence[str]) -> None:
 
 
 def check_distances(distances: Any, classes: Sequence[str] | None = None, where: str = "") -> np.ndarray:
-    """(C, C) ``distances`` as an array; ``classes`` (labels if None) and the file ``where`` are for errors.
+    """(C, C) ``distances`` as an array: finite, at least 0, symmetric, with a zero diagonal.
 
-    Raises:
-        CkfrError: if it is no square of finite numbers of at least 0, symmetric with a zero diagonal; the
-            first pair at fault is named.
+    ``classes`` (labels if None) and the file ``where`` are for the error, which names the pair at fault.
     """
     matrix = np.asarray(distances)
     count = len(classes) if classes is not None else len(matrix) if matrix.ndim else 0
     source = f" in {where}" if where else ""
     if matrix.shape != (count, count) or count == 0 or matrix.dtype.kind not in "iuf":
-        raise CkfrError(
-            f"The distances{source} are {matrix.dtype} of shape {matrix.shape}; expected numbers, a row and "
-            f"a column for each of the {f'{count} ' if classes is not None else ''}classes."
-        )
+        shown = f"The distances{source} are {matrix.dtype} of shape {matrix.shape}"
+        raise CkfrError(f"{shown}; expected numbers, a row and a column for each class.")
     for fault, expected in (
         (~np.isfinite(matrix) | (matrix < 0), "a finite distance of at least 0"),
         (np.eye(count, dtype=bool) & (matrix != 0), "0 from a class to itself"),
@@ -56,11 +52,9 @@ def check_distances(distances: Any, classes: Sequence[str] | None = None, where:
         if fault.any():
             a, b = np.argwhere(fault)[0]
             names = [repr(classes[i]) if classes is not None else f"class {i}" for i in (a, b)]
-            back = f" and {matrix[b, a]} back" if "both" in expected else ""
-            raise CkfrError(
-                f"The distance{source} from {names[0]} to {names[1]} is {matrix[a, b]}{back}; "
-                f"expected {expected}."
-            )
+            shown = f"{matrix[a, b]} and {matrix[b, a]} back" if "both" in expected else matrix[a, b]
+            way = f"The distance{source} from {names[0]} to {names[1]}"
+            raise CkfrError(f"{way} is {shown}; expected {expected}.")
     return matrix
 
 
@@ -94,9 +88,7 @@ def refuse_inner(parent: Mapping[str, str], classes: Sequence[str], names: Mappi
     for name in classes:
         if name in below:
             class_, child = (f"{n!r} ({names[n]})" if n in names else repr(n) for n in (name, below[name]))
-            raise TreeError(
-                f"Class {class_} is no leaf: {child} lies below it; choose another class.", below[name]
-            )
+            raise TreeError(f"Class {class_} is no leaf: {child} lies below it.", below[name])
 
 
 def give_leaves(parent: dict[str, str], classes: Sequence[str], names: dict[str, str]) -> dict[str, str]:

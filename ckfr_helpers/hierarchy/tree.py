@@ -73,9 +73,7 @@ class Hierarchy:
         parent: dict[str, str] = {}
         for pair in pairs:
             if len(pair) != 2 or not all(isinstance(node, str) and node for node in pair):
-                raise TreeError(
-                    f"{tuple(pair)!r} is no pair; expected two names, (parent, child).", *pair[1:]
-                )
+                raise TreeError(f"{tuple(pair)!r} is no pair; expected (parent, child).", *pair[1:])
             above, below = pair
             if below in parent:
                 both = f"{parent[below]!r} and {above!r}"
@@ -97,12 +95,7 @@ class Hierarchy:
 
     @classmethod
     def from_csv(cls, path: str | Path, classes: Sequence[str] | None = None) -> "Hierarchy":
-        """From a CSV file with the columns ``parent`` and ``child``.
-
-        Raises:
-            CkfrError: as :meth:`from_pairs`, naming the file and the lines at fault; also for a file that is
-                missing, not UTF-8, or without these columns.
-        """
+        """From a CSV file with the columns ``parent`` and ``child``; errors name the file and the lines."""
         pairs, lines = files.read_csv(path)
         try:
             return cls.from_pairs(pairs, classes)
@@ -128,9 +121,8 @@ class Hierarchy:
                 below = dict.fromkeys(below)
             if not isinstance(below, Mapping | None):
                 raise CkfrError(f"Below {node!r} stands {below!r}; expected a mapping, a list or None.")
-            items = list((below or {}).items())
-            pairs.extend((node, child) for child, _ in items)
-            todo.extend(reversed(items))
+            pairs.extend((node, child) for child in below or {})
+            todo.extend(reversed((below or {}).items()))
         return cls.from_pairs(pairs, classes)
 
     @classmethod
@@ -288,8 +280,7 @@ class Hierarchy:
     def subset(self, classes: Sequence[str]) -> "Hierarchy":
         """The same tree with these classes only; its root and chains stay, so only heights can shrink."""
         check_classes(classes)
-        for name in classes:
-            self.label(name)
+        _ = [self.label(name) for name in classes]  # each must be one of this tree's
         return Hierarchy(tuple(classes), prune(self.parent, classes), self.node_names)
 
     def compressed(self) -> "Hierarchy":

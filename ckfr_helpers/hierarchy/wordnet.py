@@ -52,8 +52,7 @@ def synset(wnid: str) -> Synset:
     """One synset; CkfrError if the id is not in the table."""
     if (found := synsets().get(wnid)) is None:
         raise CkfrError(
-            f"Unknown WordNet id {wnid!r}; expected a noun of WordNet 3.0 in data/wordnet.tsv, "
-            "such as 'n02129165' (lion)."
+            f"Unknown WordNet id {wnid!r}; expected a noun of data/wordnet.tsv, as n02129165, lion."
         )
     return found
 
@@ -81,12 +80,9 @@ def readable_names(wnids: Sequence[str]) -> tuple[str, ...]:
 
 
 def class_list(name: str) -> tuple[str, ...]:
-    """Ids of a dataset's classes in that dataset's label order.
+    """Ids of the classes of imagenet (ILSVRC 2012), mini-imagenet, tiny-imagenet, cifar10 or cifar100.
 
-    Args:
-        name: ``"imagenet"`` (ILSVRC 2012), ``"mini-imagenet"`` or ``"tiny-imagenet"``, ordered by id as in
-            torchvision and timm; ``"cifar10"`` or ``"cifar100"``, ordered by their own class names, with ids
-            that are this project's choice (see ``tools/build_wordnet.py``).
+    They stand in that data set's label order; CIFAR's are this project's choice (``tools/build_wordnet.py``).
     """
     return tuple(wnid for _, wnid in _class_list(name))
 

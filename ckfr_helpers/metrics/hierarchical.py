@@ -64,13 +64,9 @@ def hierarchical_metrics(
 def minimum_risk_scores(probabilities: ArrayLike, distances: ArrayLike) -> Floats:
     """Minus the expected distance of each possible answer, so that the best answer scores highest.
 
-    Args:
-        probabilities: (N, C), rows summing to 1.
-        distances: (C, C); ``distances[k, j]`` is what answer k costs where j is true. A tree's distances are
-            symmetric, but the costs of a decision need not be, so here (and only here) they may differ.
-
-    Returns:
-        (N, C): −Σ_j distances[k, j] · probabilities[n, j] for answer k.
+    Probabilities (N, C), rows summing to 1, and (C, C) distances, where ``distances[k, j]`` is what answer k
+    costs if j is true, give (N, C): −Σ_j distances[k, j] · probabilities[n, j] for answer k. A tree's
+    distances are symmetric, but the costs of a decision need not be, so here (and only here) they may differ.
     """
     chances, matrix = as_scores(probabilities), as_costs(distances)
     if chances.shape[1] != len(matrix):

@@ -147,16 +147,14 @@ class _Fit:
         chosen_by = f"val_{self.task.chosen_by}"
         last = {chosen_by: state["history"][-1][chosen_by]} if state["history"] else {}
         self.model.train()
-        saved = time.monotonic()
-        began = time.perf_counter()
+        saved, began = time.monotonic(), time.perf_counter()
         for inputs, targets, indices in loader:
             # Seeding every step makes dropout a function of (seed, epoch, step): no generator state has to be
             # saved, and a resumed run draws what the undisturbed one would have drawn.
             seed = (config.seed, state["epoch"], state["step"], fabric.global_rank)
+            how: dict[str, Any] = {"parts": config.accumulate, "seed": seed}
             with step_errors_explained():
-                losses = gradients(
-                    fabric, self.network, self.task, inputs, targets, parts=config.accumulate, seed=seed
-                )
+                losses = gradients(fabric, self.network, self.task, inputs, targets, **how)
             self.optimizer.step()
             self.optimizer.zero_grad()
             state["step"] += 1

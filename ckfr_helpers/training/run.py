@@ -148,9 +148,7 @@ def evaluate(
 ) -> dict[str, float]:
     """Score a run's best epoch so far on one split of its data, always with the evaluation transform.
 
-    Args:
-        root: where the data is, if not where the run had it.
-        accelerator: where to compute, if not where the run was trained.
+    ``root`` and ``accelerator`` are for data and devices that are not where the run had them.
 
     Raises:
         CkfrError: if the folder holds no run with a finished epoch, or its data is missing or another.

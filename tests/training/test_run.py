@@ -53,7 +53,8 @@ def _small_world(monkeypatch):
 
 def settings(**changes) -> TrainConfig:
     base = {
-        "data": "flat-colours", "data_options": {"per_class": 24}, "model": "resnet18", "pretrained": False, "size": 32, "transform": "light",
+        "data": "flat-colours", "data_options": {"per_class": 24}, "model": "resnet18", "pretrained": False,
+        "size": 32, "transform": "light",
         "epochs": 2, "lr": 1e-2, "batch_size": 24, "workers": 0, "accelerator": "cpu",
     }  # fmt: skip
     return TrainConfig(**{**base, **changes})
