@@ -17,9 +17,8 @@ from ckfr_helpers.runtime import CkfrError
 from ckfr_helpers.training.results import CRM, SCORES, made_by, read_results
 from ckfr_helpers.training.study import jobs as study_jobs
 from ckfr_helpers.training.study.config import Executor, load_study, study_from
-from ckfr_helpers.training.study.executors import compute
 from ckfr_helpers.training.study.jobs import Failure, Job, code_digest
-from ckfr_helpers.training.study.run import failed, run_study
+from ckfr_helpers.training.study.run import compute, failed, run_study
 
 
 def asked(**changes) -> dict:
