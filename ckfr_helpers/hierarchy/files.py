@@ -1,6 +1,7 @@
 """Trees in files (a CSV table that people write, `Hierarchy.save`'s ``.npz``), and the demo's distances."""
 
 import csv
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -86,15 +87,13 @@ def load_pseudo_distances(
     known = sorted({side for pair in table for side in pair})
     ids = tuple(known if classes is None else classes)
     check_classes(ids)
-    if unknown := sorted(set(ids) - set(known)):
-        raise CkfrError(f"{path} has no distances for class {unknown[0]!r}; it knows {len(known)} classes.")
-    matrix = np.zeros((len(ids), len(ids)), dtype=np.float32)  # (C, C)
-    for i, a in enumerate(ids):
-        for j, b in enumerate(ids):
-            value = table.get((a, b), 0.0 if a == b else None)
-            if value is None:
-                raise CkfrError(f"{path} has no distance for '{a}-{b}'; expected both orders of every pair.")
-            matrix[i, j] = value
+    table = {(name, name): 0.0 for name in known} | table
+    if missing := next((pair for pair in itertools.product(ids, ids) if pair not in table), None):
+        pair, count = "-".join(missing), len(known)
+        raise CkfrError(
+            f"{path} has no distance for '{pair}'; it knows {count} classes. Expected both orders."
+        )
+    matrix = np.array([[table[a, b] for b in ids] for a in ids], dtype=np.float32)  # (C, C)
     return ids, check_distances(matrix, ids, str(path))
 
 

@@ -122,7 +122,7 @@ class Hierarchy:
             if not isinstance(below, Mapping | None):
                 raise CkfrError(f"Below {node!r} stands {below!r}; expected a mapping, a list or None.")
             pairs.extend((node, child) for child in below or {})
-            todo.extend(reversed((below or {}).items()))
+            todo.extend(reversed(list((below or {}).items())))
         return cls.from_pairs(pairs, classes)
 
     @classmethod

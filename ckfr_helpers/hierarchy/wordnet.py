@@ -39,13 +39,9 @@ class Synset(NamedTuple):
 @cache
 def synsets() -> Mapping[str, Synset]:
     """Every synset of ``data/wordnet.tsv``, by wnid."""
-    table: dict[str, Synset] = {}
-    for line in project_file("wordnet.tsv").read_text(encoding="utf-8").splitlines():
-        if line.startswith("#") or line.startswith("wnid\t"):
-            continue
-        wnid, name, hypernyms, lists = line.split("\t")
-        table[wnid] = Synset(wnid, name, tuple(hypernyms.split()), tuple(lists.split()))
-    return table
+    lines = project_file("wordnet.tsv").read_text(encoding="utf-8").splitlines()
+    rows = (line.split("\t") for line in lines if not line.startswith(("#", "wnid\t")))
+    return {wnid: Synset(wnid, name, tuple(up.split()), tuple(on.split())) for wnid, name, up, on in rows}
 
 
 def synset(wnid: str) -> Synset:
@@ -123,9 +119,8 @@ def tree_pairs(wnids: Sequence[str], rule: Rule = "first") -> list[tuple[str, st
     """(parent, child) ids of the tree that hangs all ``wnids`` on *entity*, every chain whole."""
     pairs: list[tuple[str, str]] = []
     placed: set[str] = set()
-    for wnid in wnids:
+    for node in wnids:
         chain = []
-        node = wnid
         while node not in placed and (above := parent(node, rule)) is not None:
             placed.add(node)
             chain.append((above, node))

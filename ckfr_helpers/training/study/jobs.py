@@ -133,7 +133,7 @@ class Job:
 
     def features(self) -> list["Features"]:
         """The cached splits it needs; none when the whole network is trained."""
-        return [Features(self, split) for split in self.splits] if self.study.stage else []
+        return [Features(self.folder, self, split) for split in self.splits] if self.study.stage else []
 
     def compute(self) -> dict[str, Any]:
         """Train and score, and keep the record."""
@@ -149,13 +149,9 @@ class Job:
 class Features:
     """One split behind the frozen trunk; jobs with equal content share one file."""
 
+    folder: Path
     job: Job
     split: str
-
-    @property
-    def folder(self) -> Path:
-        """Of the study."""
-        return self.job.folder
 
     @property
     def name(self) -> str:
