@@ -22,10 +22,8 @@ class TreeError(CkfrError):
 
 def check_classes(classes: Sequence[str]) -> None:
     """Refuse what is no list of distinct names."""
-    if isinstance(classes, str):
-        raise CkfrError(f"The classes are the single string {classes!r}; expected a list of names.")
-    if len(classes) == 0:
-        raise CkfrError("There are no classes; expected at least one.")
+    if isinstance(classes, str) or len(classes) == 0:
+        raise CkfrError(f"The classes are {classes!r}; expected a list of names, at least one.")
     for name, count in Counter(classes).items():
         if not isinstance(name, str) or not name:
             raise CkfrError(f"The class {name!r} is no name; expected a non-empty string.")

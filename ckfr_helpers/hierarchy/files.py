@@ -3,7 +3,7 @@
 import csv
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,17 +36,10 @@ def read_csv(path: str | Path) -> tuple[list[tuple[str, str]], dict[str, list[in
     return pairs, first | lines
 
 
-def write_npz(
-    path: str | Path, classes: Sequence[str], parent: Mapping[str, str], names: Mapping[str, str]
-) -> None:
+def write_npz(path: str | Path, **texts: Sequence[str]) -> None:
+    """Text arrays by name, without pickle."""
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(
-            file,
-            classes=np.array(classes),
-            child=np.array(list(parent)),
-            parent=np.array(list(parent.values())),
-            names=np.array(json.dumps(dict(names), ensure_ascii=False)),
-        )
+        np.savez_compressed(file, **{name: np.array(text) for name, text in texts.items()})
 
 
 def read_npz(path: str | Path) -> tuple[list[tuple[str, str]], list[str], dict[str, str]]:

@@ -1,5 +1,6 @@
 """Classes as the leaves of a tree, and how far apart they are in it."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,15 +9,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from ckfr_helpers.hierarchy import files
-from ckfr_helpers.hierarchy.checks import (
-    TreeError,
-    check_classes,
-    check_tree,
-    give_leaves,
-    prune,
-    refuse_inner,
-)
+from ckfr_helpers.hierarchy import checks, files
 from ckfr_helpers.runtime import CkfrError
 
 Measure = Literal["path", "lca_height", "wu_palmer"]
@@ -27,20 +20,15 @@ MEASURES: tuple[Measure, ...] = get_args(Measure)
 class Hierarchy:
     """A rooted tree whose leaves are the classes; the ``from_…`` constructors check that it is one.
 
-    Attributes:
-        classes: the C leaf ids in label order.
-        parent: parent of every node but the root.
-        node_names: readable name of a node, where it differs from its id.
-
     Example:
         >>> pairs = [("thing", "cat"), ("cat", "lion"), ("cat", "tiger"), ("thing", "pan")]
         >>> Hierarchy.from_pairs(pairs, classes=["lion", "tiger", "pan"]).distances("path").tolist()
         [[0.0, 2.0, 3.0], [2.0, 0.0, 3.0], [3.0, 3.0, 0.0]]
     """
 
-    classes: tuple[str, ...]
-    parent: dict[str, str]
-    node_names: dict[str, str]
+    classes: tuple[str, ...]  # the C leaf ids in label order
+    parent: dict[str, str]  # of every node but the root
+    node_names: dict[str, str]  # readable name of a node, where it differs from its id
 
     def __post_init__(self) -> None:
         kept = {n: t for n, t in self.node_names.items() if n in self.parent or n == self.root}
@@ -73,25 +61,29 @@ class Hierarchy:
         parent: dict[str, str] = {}
         for pair in pairs:
             if len(pair) != 2 or not all(isinstance(node, str) and node for node in pair):
-                raise TreeError(f"{tuple(pair)!r} is no pair; expected (parent, child).", *pair[1:])
+                raise checks.TreeError(f"{tuple(pair)!r} is no pair; expected (parent, child).", *pair[1:])
             above, below = pair
             if below in parent:
                 both = f"{parent[below]!r} and {above!r}"
-                raise TreeError(f"Node {below!r} is a child twice, of {both}; expected one parent.", below)
+                raise checks.TreeError(
+                    f"Node {below!r} is a child twice, of {both}; expected one parent.", below
+                )
             parent[below] = above
         if not parent:
             raise CkfrError("There are no pairs; expected at least one (parent, child).")
-        check_tree(parent)
+        checks.check_tree(parent)
         inner_nodes = set(parent.values())
         classes = [node for node in parent if node not in inner_nodes] if classes is None else classes
-        check_classes(classes)
+        checks.check_classes(classes)
         for name in classes:
             if name not in parent and name not in inner_nodes:
-                raise TreeError(f"Class {name!r} is in no pair; expected a leaf of the tree.")
+                raise checks.TreeError(f"Class {name!r} is in no pair; expected a leaf of the tree.")
         node_names = {n: t for n, t in (names or {}).items() if t != n}
         if inner == "error":
-            refuse_inner(parent, classes, node_names)
-        return cls(tuple(classes), give_leaves(prune(parent, classes), classes, node_names), node_names)
+            checks.refuse_inner(parent, classes, node_names)
+        return cls(
+            tuple(classes), checks.give_leaves(checks.prune(parent, classes), classes, node_names), node_names
+        )
 
     @classmethod
     def from_csv(cls, path: str | Path, classes: Sequence[str] | None = None) -> "Hierarchy":
@@ -138,7 +130,7 @@ class Hierarchy:
         """
         from ckfr_helpers.hierarchy import wordnet
 
-        check_classes(wnids)
+        checks.check_classes(wnids)
         pairs = wordnet.tree_pairs(wnids, rule)
         names = {node: wordnet.synset(node).name for pair in pairs for node in pair}
         names.update(zip(wnids, wordnet.readable_names(wnids), strict=True))
@@ -279,9 +271,9 @@ class Hierarchy:
 
     def subset(self, classes: Sequence[str]) -> "Hierarchy":
         """The same tree with these classes only; its root and chains stay, so only heights can shrink."""
-        check_classes(classes)
+        checks.check_classes(classes)
         _ = [self.label(name) for name in classes]  # each must be one of this tree's
-        return Hierarchy(tuple(classes), prune(self.parent, classes), self.node_names)
+        return Hierarchy(tuple(classes), checks.prune(self.parent, classes), self.node_names)
 
     def compressed(self) -> "Hierarchy":
         """Without the inner nodes that have one child only (the root too): same branchings, for drawing."""
@@ -300,7 +292,8 @@ class Hierarchy:
 
     def save(self, path: str | Path) -> None:
         """Write an ``.npz`` of text arrays, without pickle."""
-        files.write_npz(path, self.classes, self.parent, self.node_names)
+        nodes = {"child": list(self.parent), "parent": list(self.parent.values())}
+        files.write_npz(path, classes=self.classes, **nodes, names=json.dumps(self.node_names))
 
     @classmethod
     def load(cls, path: str | Path) -> "Hierarchy":

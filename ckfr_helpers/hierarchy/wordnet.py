@@ -14,14 +14,11 @@ nothing but the synset, so a path is the same whichever other classes stand by.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from ckfr_helpers.runtime import CkfrError, data_root, project_file
-
-if TYPE_CHECKING:
-    from nltk.corpus.reader.wordnet import WordNetCorpusReader
 
 Rule = Literal["first", "shortest"]
 ROOT = "n00001740"  # entity.n.01, above every noun
@@ -159,7 +156,7 @@ def graph_distances(wnids: Sequence[str]) -> np.ndarray:
     return best.astype(np.float32)
 
 
-def nltk_wordnet() -> "WordNetCorpusReader | None":
+def nltk_wordnet() -> Any:
     """NLTK's own reader over WordNet 3.0, or None where the files are missing (``ckfr fetch wordnet``)."""
     import nltk
 

@@ -32,10 +32,8 @@ def latent_tree_correlation(
     truth = as_labels(labels, len(matrix))
     if len(points) != len(truth):
         raise CkfrError(f"{len(points)} latents beside {len(truth)} labels; expected as many.")
-    present, member, counts = np.unique(truth, return_inverse=True, return_counts=True)
-    means = np.zeros((len(present), points.shape[1]))
-    np.add.at(means, member, points)
-    means /= counts[:, None]
+    present = np.unique(truth)
+    means = np.stack([points[truth == label].mean(axis=0) for label in present])
     pairs = np.triu_indices(len(present), 1)
     latent = latent_distances(torch.from_numpy(means), ell).numpy()[pairs]
     tree = matrix[np.ix_(present, present)][pairs]

@@ -13,13 +13,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and the interval around it.
-
-    Attributes:
-        mean: the estimate.
-        low, high: ends of the interval; both NaN where one value alone gives none.
-        n: number of independent values behind it.
-    """
+    """A mean of ``n`` independent values and the ends of its interval, NaN where one value gives none."""
 
     mean: float
     low: float

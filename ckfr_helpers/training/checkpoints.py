@@ -97,8 +97,8 @@ def load_checkpoint(path: Path, keys: Sequence[str] = ()) -> dict[str, Any]:
             f"The checkpoint {path} is damaged or foreign ({reason[:120]}); "
             "remove it to start afresh, or put back a whole copy."
         ) from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
-        found = state.get("format", "another kind of file") if isinstance(state, dict) else "no mapping"
+    found = state.get("format") if isinstance(state, dict) else None
+    if found != FORMAT:
         raise CkfrError(f"{path} is not a checkpoint of this version ({found}); expected {FORMAT}.")
     missing = [key for key in keys if key not in state]
     if missing:

@@ -39,8 +39,7 @@ class TrainConfig:
     """Settings of one run; the defaults are the original demo's where it has them.
 
     Attributes:
-        data: image source: mini-imagenet, photos, tiny-imagenet, cifar10, folder, …; the command takes photos
-            where mini-imagenet is not there.
+        data: image source: mini-imagenet, photos, tiny-imagenet, cifar10, folder, …
         root: folder of the data; None for $CKFR_DATA, else data/.
         data_options: further options of the source, e.g. ``{"background_bias": 0.9}``.
         train_options: such options of the training split alone, e.g. ``{"seed": 1}`` for other scenes.
@@ -66,8 +65,8 @@ class TrainConfig:
         batch_size: images a step, over all processes together.
         transform: pixel pipeline, "original" or "light".
         size: side of the input images in pixels; the command takes 160 for photos.
-        cache: read pictures decoded and stretched to `transforms.stored_side` from a memory-mapped file,
-            built once; evaluation sees the same pixels, random crops choose from the stretched picture.
+        cache: read pictures, decoded and stretched, from a memory-mapped file that is built once; evaluation
+            sees the same pixels, random crops choose from the stretched picture.
         normalise: subtract the weights' mean and divide by their deviation (the demo does not).
         seed: seeds initialisation, order, augmentation and dropout.
         precision: Lightning Fabric's name: "32-true", "16-mixed" or "bf16-mixed".

@@ -35,18 +35,11 @@ class Interrupted(KeyboardInterrupt):
 
 @dataclass
 class FitResult:
-    """What a fit leaves behind.
+    """What a fit leaves behind; ``history`` has one dict an epoch, as ``history.csv`` a row."""
 
-    Attributes:
-        history: one dict an epoch, as in ``history.csv``: "epoch", "lr", ``train_<loss>`` for each loss,
-            "images_per_second" and ``val_<score>`` for each score.
-        best_epoch: from 0; best by the task's ``chosen_by`` score, the earliest if several share it.
-        best_weights: the model's state dict after that epoch, on the CPU.
-    """
-
-    history: list[dict[str, float]]
-    best_epoch: int
-    best_weights: dict[str, Tensor]
+    history: list[dict[str, float]]  # "epoch", "lr", train_<loss> …, "images_per_second", val_<score> …
+    best_epoch: int  # from 0; best by the task's ``chosen_by`` score, the earliest if several share it
+    best_weights: dict[str, Tensor]  # the model's state dict after that epoch, on the CPU
 
 
 def fit(

@@ -53,11 +53,7 @@ def any_process(fabric: Fabric, *flags: bool) -> tuple[bool, ...]:
 
 
 def on_first_process(fabric: Fabric, work: Callable[[], None]) -> None:
-    """Do something in the first process alone; if it is refused there, all processes say so alike.
-
-    Raises:
-        CkfrError: the first process's, in every process.
-    """
+    """Do something in the first process alone; a `CkfrError` there is raised in every process alike."""
     refused = None
     if fabric.is_global_zero:
         try:

@@ -24,13 +24,8 @@ import numpy as np
 import pandas as pd
 
 from ckfr_helpers.losses.rivals import BASELINE
-from ckfr_helpers.metrics.intervals import (
-    LEVEL,
-    Interval,
-    bootstrap_interval,
-    mean_interval,
-    paired_difference,
-)
+from ckfr_helpers.metrics import Interval, bootstrap_interval, mean_interval, paired_difference
+from ckfr_helpers.metrics.intervals import LEVEL
 from ckfr_helpers.runtime import CkfrError, as_json, result_file
 from ckfr_helpers.training.checkpoints import write_text
 

@@ -7,33 +7,24 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import numpy as np
 import pandas as pd
 from lightning_fabric import Fabric
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from tqdm.auto import tqdm
 
-from ckfr_helpers import datasets
+from ckfr_helpers import datasets, runtime
 from ckfr_helpers.datasets.base import ImageSource
 from ckfr_helpers.datasets.cache import cached
 from ckfr_helpers.datasets.loading import TransformedView, make_loader
 from ckfr_helpers.datasets.subset import balanced
 from ckfr_helpers.datasets.transforms import make_transform, stored_side
 from ckfr_helpers.hierarchy.files import load_pseudo_distances
-from ckfr_helpers.hierarchy.tree import Hierarchy
+from ckfr_helpers.hierarchy.tree import Hierarchy, Measure
 from ckfr_helpers.losses.rivals import make_loss
 from ckfr_helpers.models.classifier import LITE, Classifier, build_model, check_model_name
-from ckfr_helpers.runtime import (
-    CkfrError,
-    as_json,
-    environment,
-    num_workers,
-    pick_device,
-    runs_root,
-    seed_everything,
-)
+from ckfr_helpers.runtime import CkfrError, as_json, environment, num_workers, pick_device, runs_root
 from ckfr_helpers.training.checkpoints import (
     load_checkpoint,
     pack_hierarchy,
@@ -93,7 +84,7 @@ def _train(config: TrainConfig, out: Path, fabric: Fabric, progress: bool) -> Ru
     hierarchy = source["train"].hierarchy
     if saved is not None:
         refuse_other_classes(saved, hierarchy, f"The run in {out}")
-    seed_everything(config.seed)
+    runtime.seed_everything(config.seed)
     model = make_model(config, len(hierarchy))
     loaders = {split: split_loader(config, source[split], model, fabric) for split in source}
     task = make_task(config, hierarchy, model.embed_dim)
@@ -251,21 +242,18 @@ def split_loader(
 def make_task(config: TrainConfig, hierarchy: Hierarchy, embed_dim: int) -> ClassificationTask:
     """The config's task: cross-entropy plus the metric term, or a rival of theirs."""
     options = {"alpha": config.alpha, "ell": config.ell} if config.method == "ckfr" else config.method_options
-    knowledge, scale = knowledge_distances(config, hierarchy), config.knowledge_scale
+    file, measure = config.distances, cast(Measure, config.measure)
+    if file is None:
+        knowledge = hierarchy.distances(measure)
+    elif file.endswith(".npz"):
+        knowledge = Hierarchy.load(file).subset(hierarchy.classes).distances(measure)
+    else:
+        knowledge = load_pseudo_distances(file, hierarchy.classes)[1]
     objective = make_loss(
-        config.method, hierarchy, embed_dim=embed_dim, knowledge_scale=scale, knowledge=knowledge, **options
-    )
+        config.method, hierarchy, embed_dim=embed_dim, knowledge_scale=config.knowledge_scale,
+        knowledge=knowledge, **options,
+    )  # fmt: skip
     return ClassificationTask(objective, hierarchy)
-
-
-def knowledge_distances(config: TrainConfig, hierarchy: Hierarchy) -> np.ndarray:
-    """(C, C) float32 class distances, unscaled, in label order; a `CkfrError` if a file lacks a class."""
-    if config.distances is None:
-        return hierarchy.distances(config.measure)  # type: ignore[arg-type]
-    path = Path(config.distances)
-    if path.suffix == ".npz":
-        return Hierarchy.load(path).subset(hierarchy.classes).distances(config.measure)  # type: ignore[arg-type]
-    return load_pseudo_distances(path, hierarchy.classes)[1]
 
 
 def _try_settings(config: TrainConfig) -> None:

@@ -129,7 +129,7 @@ def test_worked_example():
         (SMALL, ["lion", "lion"], ["'lion'", "2 times"]),
         (SMALL, ["lion", "unicorn"], ["'unicorn'"]),
         (SMALL, ["lion", "cat"], ["'cat'", "no leaf", "'lion'"]),
-        (SMALL, [], ["no classes"]),
+        (SMALL, [], ["at least one"]),
         (SMALL, "lion", ["'lion'", "list"]),
         ([], None, ["no pairs"]),
         ([("a", "")], None, ["''"]),

@@ -3,7 +3,6 @@
 A list is a choice to be made on validation; everything else is fixed.
 """
 
-import dataclasses
 import difflib
 import itertools
 import re
@@ -144,12 +143,10 @@ class Study(_Part):
             raise CkfrError("train is for whole networks; expected stage 0 beside it")
         decided = {"data", "data_options", "train_options", "method", "method_options", "alpha", "ell",
                    "measure", "knowledge_scale", "seed", *Study.model_fields, *Data.model_fields}  # fmt: skip
-        known = [f.name for f in dataclasses.fields(TrainConfig) if f.name not in decided]
-        for name in self.train:
-            if name not in known:
-                raise CkfrError(f"train: unknown {name!r}; {_expected(name, known)}")
+        if wrong := sorted(decided & self.train.keys()):
+            raise CkfrError(f"train: unknown {wrong[0]!r}; the study itself decides it")
         try:
-            TrainConfig(**self.train)
+            TrainConfig.from_dict(self.train)
         except CkfrError as error:
             raise CkfrError(f"train: {error}") from error
         return self

@@ -24,7 +24,6 @@ Work = Callable[[Any], Any]
 class StudyResult:
     """What a study found: the table of finished runs, and the jobs that did not finish."""
 
-    study: Study
     folder: Path
     results: Results
     failures: list[Failure]
@@ -90,7 +89,7 @@ def run_study(study: Study, folder: Path | None = None, *, progress: bool = True
     results = _results(study, records, failures)
     if records:
         write_results(results, folder / "results.csv")
-    return StudyResult(study, folder, results, failures)
+    return StudyResult(folder, results, failures)
 
 
 def failed(result: StudyResult) -> CkfrError | None:
