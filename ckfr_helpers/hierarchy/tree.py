@@ -65,9 +65,7 @@ class Hierarchy:
             above, below = pair
             if below in parent:
                 both = f"{parent[below]!r} and {above!r}"
-                raise checks.TreeError(
-                    f"Node {below!r} is a child twice, of {both}; expected one parent.", below
-                )
+                raise checks.TreeError(f"Node {below!r} is a child twice, of {both}.", below)
             parent[below] = above
         if not parent:
             raise CkfrError("There are no pairs; expected at least one (parent, child).")

@@ -139,10 +139,7 @@ def ancestor_distances(wnid: str) -> dict[str, int]:
 
 
 def graph_distances(wnids: Sequence[str]) -> np.ndarray:
-    """(C, C) float32 shortest paths in WordNet's graph, before any rule: NLTK's ``shortest_path_distance``.
-
-    A path runs up from both synsets to a common ancestor; the nearest way over any ancestor counts.
-    """
+    """(C, C) float32 shortest paths in WordNet's graph over a common ancestor, as NLTK counts them."""
     below: dict[str, list[tuple[int, int]]] = {}
     for index, wnid in enumerate(wnids):
         for above, edges in ancestor_distances(wnid).items():

@@ -19,8 +19,7 @@ def latent_tree_correlation(
     classifier draws together, do not count. The ell is fixed, so that networks can be compared.
 
     Args:
-        latents: (N, D), every sample of a split.
-        labels: (N,).
+        latents, labels: (N, D) and (N,), every sample of a split.
         distances: (C, C) symmetric class distances; in reported scores the tree's path distance.
         ell: exponent of the latent distance mean_k |z_ak − z_bk| ** ell; 1.2 in reported scores.
 

@@ -24,10 +24,9 @@ class Predictions(NamedTuple):
 
 @torch.no_grad()  # not inference_mode: older gloo gathers in another thread, which may not write such tensors
 def predict(model: Any, loader: Iterable, fabric: Fabric | None = None) -> Predictions:
-    """Logits and latents of every example of a loader, gathered over all processes.
+    """Logits and latents of every example of a loader, gathered over all processes, in evaluation mode.
 
-    The model has ``embed`` and ``classify``; evaluation mode is set here and the old mode restored. Without
-    a fabric it runs on its own device, alone.
+    The model has ``embed`` and ``classify``; its mode comes back afterwards. Without a fabric it runs alone.
     """
     device = next(model.parameters()).device
     was_training = model.training

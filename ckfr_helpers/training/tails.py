@@ -23,10 +23,9 @@ from ckfr_helpers.training.run import make_fabric, make_task
 
 @dataclass
 class TailRun:
-    """One trained tail, on the CPU, with the weights of ``best_epoch`` (from 1).
+    """One trained tail, on the CPU, with the weights of ``best_epoch`` (from 1); a dict an epoch its history.
 
-    ``history`` has one dict an epoch; ``seen`` and ``scores`` are for "val" and "test" what it says of that
-    split, and `score` of that.
+    ``seen`` and ``scores`` hold for "val" and "test" what it says of that split, and `score` of that.
     """
 
     tail: Classifier
@@ -46,10 +45,7 @@ def cache_split(
     workers: int | None = None,
     progress: bool = True,
 ) -> CachedFeatures:
-    """Every example, resized to ``size`` pixels and normalised, through the first ``stage`` stages.
-
-    Without ``workers`` there are two loader processes where there are cores.
-    """
+    """Every example, resized to ``size`` pixels and normalised, through the first ``stage`` stages."""
     trunk, _ = model.split(stage)
     transform = make_transform("light", train=False, size=size, mean=model.mean, std=model.std)
     workers = min(2, num_workers()) if workers is None else workers

@@ -131,10 +131,8 @@ def _results(
 def compute(work: Work, jobs: Sequence[Any], executor: Executor, logs: Path) -> Iterator[Any]:
     """Results as they come, in any order; a job (which has a ``name``) whose process dies gives a `Failure`.
 
-    Several processes share the cores; a single one has them all. Submitit's files go to the folder ``logs``.
-
-    Raises:
-        CkfrError: if submitit is not installed or refuses its parameters.
+    Several processes share the cores; a single one has them all. Submitit's files go to the folder ``logs``;
+    a `CkfrError` says that it is not installed or refuses its parameters.
     """
     if executor.kind == "submitit":
         yield from _submitit(work, jobs, executor, logs)
