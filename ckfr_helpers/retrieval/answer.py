@@ -61,7 +61,8 @@ def rank(
         if classes is None or not online:
             return picture, ranked
         asked = classes[:QUERY_CLASSES]
-        query, again = describe_features(model, part, recipe, asked)[0], []
+        query = describe_features(model, part, recipe, asked)[0]
+        again: list[tuple[int, float]] = []
         for start in range(0, len(ranked[:online]), CHUNK):
             chunk = [row for row, _ in ranked[:online][start : start + CHUNK]]
             pictures = [fit(read_picture(places[row]), recipe.size) for row in chunk]

@@ -109,7 +109,7 @@ def open_collection(
     if not (out / "index.json").is_file():
         raise CkfrError(f"There is no collection in {out}; `ckfr retrieve index FOLDER` makes one.")
     held = _read_index(out)
-    expected = {} if model is None else _of(model)
+    expected: dict[str, Any] = {} if model is None else dict(_of(model))
     expected |= {} if recipe is None else {"recipe": dataclasses.asdict(recipe)}
     _refuse_other(out, held, {"format": FORMAT, **expected})
     if not held["finished"]:

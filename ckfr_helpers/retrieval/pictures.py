@@ -51,7 +51,7 @@ def read_picture(path: Path) -> Tensor:
     """(3, H, W) uint8, upright and at its own size; a `CkfrError` if it is missing or damaged."""
     if not path.is_file():
         raise CkfrError(f"There is no picture {path}.")
-    return decode_image(path.read_bytes(), str(path))
+    return decode_image(path)
 
 
 @torch.inference_mode()

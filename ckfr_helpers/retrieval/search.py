@@ -1,5 +1,6 @@
 """The nearest descriptors of a collection by inner product, exact or approximate, and query expansion."""
 
+import importlib
 from typing import NamedTuple
 
 import numpy as np
@@ -24,13 +25,13 @@ class Hits(NamedTuple):
 class ApproximateIndex:
     """A small index in memory that looks at a part of the database only; needs the package faiss-cpu.
 
-    An inverted file (Jégou et al., PAMI 2011) of a database (N, D), with one byte a number: 140 MB for a
-    million of 128. Of ``lists`` cells, by default the square root of N, a query looks at ``probes``.
+    An inverted file (Jégou et al., PAMI 2011), one byte a number: 140 MB for 1 million x 128. A query looks
+    at ``probes`` of its ``lists`` cells, by default the square root of N of them.
     """
 
     def __init__(self, database: Vectors, lists: int | None = None, probes: int = 32, seed: int = 0) -> None:
         try:
-            import faiss
+            faiss = importlib.import_module("faiss")
         except ImportError as error:
             raise CkfrError("Approximate search needs faiss-cpu, which is not installed.") from error
         number, dimension = _check_database(database)
@@ -89,10 +90,9 @@ def search(
 
 def _candidates(queries: np.ndarray, database: Vectors, k: int, many: int) -> Tensor:
     """(Q, many) ids; −1 for a query whose k best could, by rounding alone, lie beyond them."""
-    best, longest = _scan(queries, database, many)
+    (scores, ids), longest = _scan(queries, database, many)
     slack = 2**-20 * (queries.shape[1] ** 0.5) * longest * np.linalg.norm(queries, axis=1)
-    best.ids[best.scores[:, k - 1] - best.scores[:, -1] <= torch.from_numpy(slack)] = -1
-    return best.ids
+    return ids.masked_fill(scores[:, k - 1, None] - scores[:, -1:] <= torch.from_numpy(slack)[:, None], -1)
 
 
 def _scan(queries: np.ndarray, database: Vectors, k: int) -> tuple[Hits, float]:
@@ -103,7 +103,7 @@ def _scan(queries: np.ndarray, database: Vectors, k: int) -> tuple[Hits, float]:
         rows = _rows(database, slice(start, start + size), queries.dtype)
         block = _first(torch.from_numpy(queries @ rows.T).float(), torch.arange(start, start + size)[None], k)
         # What was found before stands first, so ids rise wherever scores are equal.
-        best = _first(*(torch.cat(parts, 1) for parts in zip(best, block, strict=True)), k)
+        best = _first(torch.cat([best.scores, block.scores], 1), torch.cat([best.ids, block.ids], 1), k)
         longest = max(longest, float(np.einsum("ij,ij->i", rows, rows).max()) ** 0.5)
     return best, longest
 
