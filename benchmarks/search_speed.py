@@ -112,7 +112,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--repeats", type=int, default=7, help="timed turns (default 7)")
     parser.add_argument("--rows", type=int, default=1_000_000, help="of approximate search")
-    parser.add_argument("--probes", type=int, default=32, help="cells that a query looks at (default 32)")
+    parser.add_argument("--probes", type=int, default=64, help="cells that a query looks at (default 64)")
     parser.add_argument("--pictures", type=int, nargs="+", default=[60, 240], help="sizes of collections")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

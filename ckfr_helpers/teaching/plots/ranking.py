@@ -59,8 +59,12 @@ def ranked_sheet(
     columns = min(columns, 1 + len(ranked))
     rows = -(-(1 + len(ranked)) // columns)
     lines = 1 + any(one.name for one in ranked)
+    tallest = max(one.shape[1] / one.shape[2] for one in [query, *(found.picture for found in ranked)])
     figure, axes = subplots(
-        rows, columns, figsize=(side * columns, (side + 0.22 * lines) * rows), squeeze=False
+        rows,
+        columns,
+        figsize=(side * columns, (side * min(tallest, 1.0) + 0.25 * lines) * rows),
+        squeeze=False,
     )
     figure.set_layout_engine("constrained", w_pad=0.03, h_pad=0.03, wspace=0.01, hspace=0.01)
     cells = iter(axes.flat)
