@@ -201,10 +201,10 @@ def _key_value(text: str, flag: str, example: str) -> tuple[str, Any]:
 
 def _value(text: str) -> Any:
     """A number (or list, …) where the text is one; else the text, for `TrainConfig` to judge."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
+    for read in (json.loads, int, float):  # the latter two also know 007 and .5
+        with contextlib.suppress(ValueError, RecursionError):
+            return read(text)
+    return text
 
 
 def _print_scores(scores: Mapping[str, float | None], json_wanted: bool = False) -> None:

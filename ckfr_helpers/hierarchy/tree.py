@@ -60,8 +60,9 @@ class Hierarchy:
         """
         parent: dict[str, str] = {}
         for pair in pairs:
-            if len(pair) != 2 or not all(isinstance(node, str) and node for node in pair):
-                raise checks.TreeError(f"{tuple(pair)!r} is no pair; expected (parent, child).", *pair[1:])
+            nodes = tuple(pair) if isinstance(pair, Sequence) and not isinstance(pair, str) else ()
+            if len(nodes) != 2 or not all(isinstance(node, str) and node for node in nodes):
+                raise checks.TreeError(f"{pair!r} is no pair; expected (parent, child).", *nodes[1:])
             above, below = pair
             if below in parent:
                 both = f"{parent[below]!r} and {above!r}"
@@ -101,7 +102,7 @@ class Hierarchy:
         A node's value is a mapping of its children, a list of leaf ids, or ``None`` / ``{}`` for a leaf:
         ``{"thing": {"animal": ["lion", "tiger"], "pan": None}}``. Errors as :meth:`from_pairs`.
         """
-        if len(nested) != 1:
+        if not isinstance(nested, Mapping) or len(nested) != 1:
             raise CkfrError(f"The nested mapping is {nested!r}; expected one key, {{'root': {{...}}}}.")
         pairs: list[tuple[str, str]] = []
         todo: list[tuple[str, Any]] = list(nested.items())

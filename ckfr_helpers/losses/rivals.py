@@ -66,7 +66,6 @@ class HierarchicalCrossEntropy(nn.Module):
     "Making Better Mistakes" (CVPR 2020), section 3.1. As in the authors' released code (and as the text's
     "discounted down the hierarchy" asks), h counts edges from the root; their code also divides all weights
     by one constant, which Adam does not see and which is left out here. They try alpha from 0.1 to 0.9.
-
     """
 
     def __init__(self, hierarchy: Hierarchy, alpha: float = 0.1) -> None:

@@ -297,6 +297,8 @@ def read_results(table: str | Path) -> Results:
     missing = [name for name in COLUMNS if name not in rows.columns]
     if missing:
         raise CkfrError(f"{path} is no table of results: it lacks the columns {', '.join(missing)}.")
+    if not isinstance(about, dict) or "study" not in about:
+        raise CkfrError(f"{path.with_suffix('.json')} does not say which study it belongs to.")
     return Results(as_table(rows), about)
 
 

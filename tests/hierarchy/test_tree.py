@@ -134,6 +134,8 @@ def test_worked_example():
         ([], None, ["no pairs"]),
         ([("a", "")], None, ["''"]),
         ([("a", "b", "c")], None, ["no pair"]),
+        (["ab"], None, ["'ab' is no pair"]),
+        ([3], None, ["3 is no pair"]),
     ],
 )
 def test_mistakes_name_the_offender(pairs, classes, said):
@@ -152,6 +154,7 @@ def test_other_mistakes():
         (lambda: h.depth("dodo"), "dodo"),
         (lambda: h.label("cat"), "'cat'"),
         (lambda: Hierarchy.from_nested({"a": None, "b": None}), "expected one key"),
+        (lambda: Hierarchy.from_nested(["a"]), "expected one key"),
         (lambda: Hierarchy.from_nested({"a": {"b": 3}}), "'b'"),
         (lambda: Hierarchy.from_wordnet(["n02129165", "n99999999"]), "n99999999"),
         (lambda: Hierarchy.from_wordnet(["n00001740"]), "no pairs"),

@@ -198,8 +198,10 @@ def test_a_table_is_read_as_it_was_written(drawn, tmp_path):
     (tmp_path / "drawn.json").write_text('{"study"')
     with pytest.raises(CkfrError, match="cannot be read"):
         read_results(tmp_path / "drawn.csv")
-    (tmp_path / "drawn.csv").write_text("a,b\n1,2\n")
     (tmp_path / "drawn.json").write_text("{}")
+    with pytest.raises(CkfrError, match="does not say which study"):
+        read_results(tmp_path / "drawn.csv")
+    (tmp_path / "drawn.csv").write_text("a,b\n1,2\n")
     with pytest.raises(CkfrError, match="lacks the columns study, dataset"):
         read_results(tmp_path / "drawn.csv")
 

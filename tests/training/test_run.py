@@ -381,7 +381,7 @@ def test_the_command_line_trains_and_evaluates(tmp_path, capsys):
         "--epochs",
         "1",
         "--lr",
-        "1e-3",
+        ".001",
         "--workers",
         "0",
         "--batch-size",
@@ -394,6 +394,7 @@ def test_the_command_line_trains_and_evaluates(tmp_path, capsys):
     )
     written = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (written["accumulate"], written["grad_checkpointing"], written["save_every"]) == (2, True, 1)
+    assert written["lr"] == 0.001
     assert "top1" in capsys.readouterr().out
     assert cli.main(["evaluate", str(tmp_path / "run"), "--json", "--quiet", "--accelerator", "cpu"]) == 0
     scores = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)  # NaN is no JSON

@@ -95,7 +95,9 @@ def _tree_of(place: Path, classes: list[str]) -> Hierarchy:
         return Hierarchy.from_csv(table, classes)
     if classes and all(re.fullmatch(r"n\d{8}", name) for name in classes):
         return Hierarchy.from_wordnet(classes)
+    if not classes:
+        raise CkfrError(f"There are no class folders in {place}; expected train/ and test/, or classes.")
     raise CkfrError(
-        f"The class folders {', '.join(classes[:3]) or '(none)'} below {place} are no WordNet ids, "
+        f"The class folders {', '.join(classes[:3])} below {place} are no WordNet ids, "
         f"so their tree is needed: expected {table} with the columns parent,child."
     )

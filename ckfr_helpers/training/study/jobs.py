@@ -281,7 +281,7 @@ def _whole(job: Job) -> Trained:
     return model, loaders, {split: predict(model, loaders[split], fabric) for split in sources}
 
 
-@functools.lru_cache(maxsize=10)
+@functools.lru_cache(maxsize=4)  # each may hold hundreds of megabytes of pictures
 def _open(told: str, split: str, seed: int) -> ImageSource:
     data = Data.model_validate_json(told)
     kind = "test" if split in BACKGROUNDS else split

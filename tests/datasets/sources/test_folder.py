@@ -128,7 +128,7 @@ def test_a_malformed_table_is_named(folder, file, text, said):
 
 
 def test_missing_parts_are_named(folder, tmp_path):
-    with pytest.raises(CkfrError, match=r"class folders \(none\) below"):
+    with pytest.raises(CkfrError, match="no class folders in"):
         datasets.open_source("folder", "test", root=tmp_path / "nowhere")
     (folder / "train" / "cat" / "0.png").write_bytes(b"no picture")
     with pytest.raises(CkfrError, match=r"train/cat/0\.png cannot be decoded"):
