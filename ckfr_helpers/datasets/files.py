@@ -1,9 +1,11 @@
 """Finding a data set's folder and reading its pictures, with one clear sentence when something is missing."""
 
+import calendar
 import csv
 import hashlib
 import os
 import warnings
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -87,9 +89,21 @@ def unzipped(root: Path) -> Path:
     if not folder.is_dir():
         with working_folder(folder, wait=True) as scratch:
             if not folder.is_dir():  # nobody did it while we waited
-                unpack(root, scratch / "content").rename(folder)
+                content = unpack(root, scratch / "content")
+                _keep_dates(root, content)
+                content.rename(folder)
     inside = list(folder.iterdir())
     return inside[0] if len(inside) == 1 else folder
+
+
+def _keep_dates(archive: Path, content: Path) -> None:
+    """Give unpacked files the dates that their zip names, or each copy would have another fingerprint."""
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as file:
+            dates = {entry.filename: calendar.timegm(entry.date_time) for entry in file.infolist()}
+        for name, date in dates.items():
+            if (content / name).is_file() and (content / name).resolve().is_relative_to(content.resolve()):
+                os.utime(content / name, (date, date))
 
 
 def read_rows(path: Path, columns: Sequence[str], **form: Any) -> list[tuple[int, dict[str, str]]]:

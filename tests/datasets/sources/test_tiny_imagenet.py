@@ -3,6 +3,7 @@
 import hashlib
 import io
 import shutil
+import time
 import zipfile
 from pathlib import Path
 
@@ -114,6 +115,10 @@ def test_a_zip_reads_like_its_folder_and_is_unpacked_once(tiny, tmp_path, monkey
         assert whole(source) == whole(datasets.open_source("tiny-imagenet", split, root=tiny))
     (unpacked,) = (tmp_path / "data" / "unzipped").iterdir()
     assert Path(source.where(0)).is_relative_to(unpacked)
+    known = source.fingerprint()
+    shutil.rmtree(unpacked)
+    time.sleep(0.05)  # unpacked again, later, its pictures are the same
+    assert datasets.open_source("tiny-imagenet", "test", root=packed).fingerprint() == known
     shutil.rmtree(unpacked / "tiny-imagenet-200" / "val")
     assert len(datasets.open_source("tiny-imagenet", "train", root=packed, val_fraction=0)) == 30
     shutil.rmtree(tiny / "train" / WNIDS[0])
