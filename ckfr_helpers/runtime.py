@@ -220,6 +220,8 @@ def load_plain_pickle(source: str | Path | BinaryIO, what: str) -> Any:
     an open one must stand where the pickle begins.
     """
     if isinstance(source, str | Path):
+        if not Path(source).is_file():
+            raise CkfrError(f"There is no file {source}; expected {what}.")
         with open(source, "rb") as file:
             return load_plain_pickle(file, what)
     place = getattr(source, "name", "The file")

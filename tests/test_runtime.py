@@ -128,3 +128,8 @@ def test_the_code_version_names_commit_and_changes(checkout, monkeypatch):
     code_version.cache_clear()
     monkeypatch.setenv("PATH", "")
     assert code_version() == f"{version} unknown"
+
+
+def test_a_missing_pickle_is_named(tmp_path):
+    with pytest.raises(runtime.CkfrError, match=r"no file .*truth\.pkl; expected a ground truth"):
+        runtime.load_plain_pickle(tmp_path / "truth.pkl", "a ground truth")
