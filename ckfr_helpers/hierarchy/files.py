@@ -39,7 +39,7 @@ def read_csv(path: str | Path) -> tuple[list[tuple[str, str]], dict[str, list[in
 def write_npz(path: str | Path, **texts: Sequence[str]) -> None:
     """Text arrays by name, without pickle."""
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(file, **{name: np.array(text) for name, text in texts.items()})
+        np.savez_compressed(file, **{name: np.array(text) for name, text in texts.items()})  # type: ignore[arg-type]
 
 
 def read_npz(path: str | Path) -> tuple[list[tuple[str, str]], list[str], dict[str, str]]:

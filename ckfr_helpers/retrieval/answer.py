@@ -36,7 +36,8 @@ def rank(
         collection: what is searched.
         path: of the query; if it is one of the collection's own pictures, that is left out.
         box: None takes the whole picture.
-        online: so many of the first are read again, described for the query's classes, and sorted by that.
+        online: so many of the first are read again, described for the query's classes, and sorted by that;
+            their scores are of other descriptors than those after them.
         most: rows to rank.
 
     Raises:

@@ -34,7 +34,7 @@ def channel_weights(features: Tensor) -> Tensor:
         (B, C), on the features' device.
 
     Reference:
-        Kalantidis et al., ECCV workshops 2016, §3.3, with "positive" for "not zero": the same after a ReLU.
+        Kalantidis et al., ECCV workshops 2016, §3.3; their code counts what is not 0: the same after a ReLU.
     """
     features = pooling.check_features(features)
     shares = (features > 0).to(features.dtype).mean((2, 3))  # (B, C)

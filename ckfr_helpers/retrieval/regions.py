@@ -53,36 +53,41 @@ def inside(features: Tensor, box: Tensor | np.ndarray | Sequence[float], size: t
     return features * (rows[:, :, None] & columns[:, None])[:, None]
 
 
-def similarity_maps(features: Tensor, query: Tensor) -> Tensor:
-    """How like the query each place is: the positive part of the cosine, (B, C, H, W), (C,) -> (B, H, W).
-
-    The query is its pooled features; ``describe_maps(features, maps[:, None])`` then attends to its like.
-    """
-    features = check_features(features)
-    direction = _direction(features, query)
-    return torch.einsum("bchw,c->bhw", F.normalize(features, dim=1), direction).clamp(0, 1)
-
-
-def best_windows(
-    features: Tensor, query: Tensor, sizes: Sequence[tuple[int, int]] | None = None
-) -> tuple[Tensor, Tensor]:
-    """The window of each picture whose mean features are most like the query's, by integral images.
+def similarity_maps(features: Tensor, queries: Tensor) -> Tensor:
+    """How like each query each place is: the positive part of the cosine.
 
     Args:
         features: (B, C, H, W).
-        query: (C,), its own sum or mean.
+        queries: (Q, C), their own features, summed or averaged over places.
+
+    Returns:
+        (B, Q, H, W) in [0, 1]; ``class_weighted_descriptors(features, maps)`` then attends to their like.
+    """
+    features = check_features(features)
+    directions = _directions(features, queries)
+    return torch.einsum("bchw,qc->bqhw", F.normalize(features, dim=1), directions).clamp(0, 1)
+
+
+def best_windows(
+    features: Tensor, queries: Tensor, sizes: Sequence[tuple[int, int]] | None = None
+) -> tuple[Tensor, Tensor]:
+    """The window of each picture whose mean features are most like each query's, by integral images.
+
+    Args:
+        features: (B, C, H, W).
+        queries: (Q, C), their own sums or means.
         sizes: (height, width) of windows in cells, none larger than the map; by default `window_sizes`.
 
     Returns:
-        Cosines (B,) float32, and boxes (B, 4) int64 in cells, both on the CPU.
+        Cosines (B, Q) float32, and boxes (B, Q, 4) int64 in cells, both on the CPU.
     """
     features = check_features(features)
     height, width = features.shape[2:]
     sizes = window_sizes(height, width) if sizes is None else list(sizes)
     if not sizes or not all(1 <= h <= height and 1 <= w <= width for h, w in sizes):
         raise CkfrError(f"The windows are {sizes}; expected sizes from (1, 1) to ({height}, {width}) cells.")
-    direction = _direction(features, query).double()
-    parts = [_best_of_each(part.double(), direction, sizes) for part in features.split(AT_ONCE)]
+    directions = _directions(features, queries).double()
+    parts = [_best_of_each(part.double(), directions, sizes) for part in features.split(AT_ONCE)]
     scores, boxes = (torch.cat(column).cpu() for column in zip(*parts, strict=True))
     return scores.float(), boxes
 
@@ -164,29 +169,32 @@ def _covered(low: Tensor, high: Tensor, cells: int, length: int) -> Tensor:
     return torch.where(kept.any(1, keepdim=True), kept, numbers == middle[:, None])
 
 
-def _direction(features: Tensor, query: Tensor) -> Tensor:
-    """The query's vector (C,) at unit length, in the features' type and place."""
-    if query.shape != features.shape[1:2]:
-        raise CkfrError(f"The query has shape {tuple(query.shape)}; expected ({features.shape[1]},).")
-    return F.normalize(check_finite(query, "query's features").to(features), dim=0)
+def _directions(features: Tensor, queries: Tensor) -> Tensor:
+    """The queries' vectors (Q, C) at unit length, in the features' type and place."""
+    if queries.ndim != 2 or queries.shape[1] != features.shape[1]:
+        raise CkfrError(f"Queries have shape {tuple(queries.shape)}; expected (Q, {features.shape[1]}).")
+    return F.normalize(check_finite(queries, "queries' features").to(features), dim=1)
 
 
-def _best_of_each(features: Tensor, direction: Tensor, sizes: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:
-    """Best cosine (B,) and its box (B, 4) over all windows."""
+def _best_of_each(
+    features: Tensor, directions: Tensor, sizes: list[tuple[int, int]]
+) -> tuple[Tensor, Tensor]:
+    """Best cosine (B, Q) and its box (B, Q, 4) over all windows."""
     sums = F.pad(features, (1, 0, 1, 0)).cumsum(2).cumsum(3)  # sums[y, x]: of all above and left of it
     rounding = 1e-9 * features.norm(dim=1).amax((1, 2))[:, None, None]
     scores, boxes = [], []
     for h, w in sizes:
         windows = sums[..., h:, w:] - sums[..., :-h, w:] - sums[..., h:, :-w] + sums[..., :-h, :-w]
-        lengths = windows.norm(dim=1)  # (B, H - h + 1, W - w + 1)
-        products = torch.einsum("bcyx,c->byx", windows, direction)
-        cosines = torch.where(lengths > rounding, products / lengths, 0.0)
-        score, place = cosines.flatten(1).max(1)
-        y, x = place // cosines.shape[2], place % cosines.shape[2]
+        lengths = windows.norm(dim=1)[:, None]  # (B, 1, H - h + 1, W - w + 1)
+        products = torch.einsum("bcyx,qc->bqyx", windows, directions)
+        cosines = torch.where(lengths > rounding[:, None], products / lengths, 0.0)
+        score, place = cosines.flatten(2).max(2)
+        y, x = place // cosines.shape[3], place % cosines.shape[3]
         scores.append(score)
-        boxes.append(torch.stack([x, y, x + w - 1, y + h - 1], 1))
-    best = torch.stack(scores).max(0)
-    return best.values, torch.stack(boxes)[best.indices, torch.arange(len(features), device=features.device)]
+        boxes.append(torch.stack([x, y, x + w - 1, y + h - 1], 2))
+    best = torch.stack(scores).max(0)  # over sizes
+    chosen = best.indices[None, :, :, None].expand(1, -1, -1, 4)
+    return best.values, torch.stack(boxes).gather(0, chosen)[0]
 
 
 def _box_above(mean: np.ndarray, level: float) -> list[int]:

@@ -1,5 +1,7 @@
 """Boxes, similar places, windows and re-ranking: by hand and against loops written out."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -71,25 +73,26 @@ def test_a_box_keeps_a_full_rectangle_of_at_least_one_cell(x, y, cells):
 
 
 def test_similarity_is_the_positive_cosine_of_each_place():
-    features, query = drawn(), drawn(1, (7,))
+    features, queries = drawn(), drawn(1, (2, 7))
     features[1, :, 2, 3] = 0
-    maps = similarity_maps(features, query)
-    assert maps.shape == (3, 5, 6)
+    maps = similarity_maps(features, queries)
+    assert maps.shape == (3, 2, 5, 6)
     for picture in range(3):
         for y in range(5):
             for x in range(6):
-                cosine = F.cosine_similarity(features[picture, :, y, x], query, dim=0)
-                assert maps[picture, y, x] == pytest.approx(max(0.0, float(cosine)), abs=1e-6)
-    scaled = similarity_maps(features * 7, query * 0.1)
+                cosines = F.cosine_similarity(features[picture, :, y, x], queries, dim=1).clamp(min=0)
+                assert maps[picture, :, y, x].tolist() == pytest.approx(cosines.tolist(), abs=1e-6)
+    scaled = similarity_maps(features * 7, queries * 0.1)
     assert torch.allclose(maps, scaled, atol=1e-6)
-    assert similarity_maps(features, torch.zeros(7)).abs().max() == 0
+    assert similarity_maps(features, torch.zeros(1, 7)).abs().max() == 0
 
 
 @pytest.mark.parametrize("sizes", [None, [(2, 3), (5, 6), (1, 1), (4, 2)]])
 def test_windows_are_those_of_brute_force(sizes):
-    features, query = drawn(size=(20, 7, 5, 6)), drawn(1, (7,))
-    scores, boxes = best_windows(features, query, sizes)
-    for picture in range(20):
+    features, queries = drawn(size=(20, 7, 5, 6)), drawn(1, (3, 7))
+    scores, boxes = best_windows(features, queries, sizes)
+    for picture, asked in itertools.product(range(20), range(3)):
+        query = queries[asked]
         cosines = {}
         for high, wide in sizes or window_sizes(5, 6):
             for y in range(5 - high + 1):
@@ -97,8 +100,8 @@ def test_windows_are_those_of_brute_force(sizes):
                     mean = features[picture, :, y : y + high, x : x + wide].mean((1, 2))
                     cosines[x, y, x + wide - 1, y + high - 1] = float(F.cosine_similarity(mean, query, dim=0))
         best = max(cosines, key=cosines.get)
-        assert tuple(boxes[picture].tolist()) == best
-        assert scores[picture] == pytest.approx(cosines[best], abs=1e-5)
+        assert tuple(boxes[picture, asked].tolist()) == best
+        assert scores[picture, asked] == pytest.approx(cosines[best], abs=1e-5)
 
 
 def test_the_best_window_finds_a_planted_query():
@@ -106,10 +109,10 @@ def test_the_best_window_finds_a_planted_query():
     features[0, :, 3:8, 6:11] += query[:, None, None]
     features[1] = 0
     features[1, :, :4, :4] = -query[:, None, None]  # nothing alike; the sums of empty windows are rounding
-    scores, boxes = best_windows(features, query)
+    scores, boxes = best_windows(features, query[None])
     assert scores[0] > 0.99
     assert scores[1] == 0
-    x0, y0, x1, y1 = boxes[0].tolist()
+    x0, y0, x1, y1 = boxes[0, 0].tolist()
     assert 6 <= x0 <= x1 <= 10
     assert 3 <= y0 <= y1 <= 7
 
@@ -179,12 +182,12 @@ def test_bad_input_gets_one_sentence():
     with pytest.raises(CkfrError, match=r"shape \(2, 4\); expected \(4,\) or \(3, 4\)"):
         inside(features, [[0, 0, 5, 5]] * 2, (100, 120))
     for search in (similarity_maps, best_windows):
-        with pytest.raises(CkfrError, match=r"shape \(6,\); expected \(7,\)"):
-            search(features, query[:6])
-        with pytest.raises(CkfrError, match="query's features hold NaN"):
-            search(features, query * torch.nan)
+        with pytest.raises(CkfrError, match=r"shape \(1, 6\); expected \(Q, 7\)"):
+            search(features, query[None, :6])
+        with pytest.raises(CkfrError, match="queries' features hold NaN"):
+            search(features, query[None] * torch.nan)
     with pytest.raises(CkfrError, match=r"windows are \[\(6, 6\)\]"):
-        best_windows(features, query, [(6, 6)])
+        best_windows(features, query[None], [(6, 6)])
     with pytest.raises(CkfrError, match="share is 1"):
         map_boxes(features, [1])
     with pytest.raises(CkfrError, match="Features of 3 pictures for 2 ids"):

@@ -345,7 +345,7 @@ def test_scores_agree_with_scikit_learn_and_crm_by_hand():
             ["train", "--data", "flat-colours", "--per-class", "0"],
             "per_class has train: 0; expected train, val, test",
         ),
-        (["train", "--data", "flat-colours", "--per-class", "999"], "examples in train; expected 999"),
+        (["train", "--data", "flat-colours", "--per-class", "999"], "examples in train, not 999"),
         (
             ["train", "--data", "flat-colours", "--method", "hxe", "--alpha", "2"],
             "expected --method-option alpha=",
