@@ -12,8 +12,12 @@ from pathlib import Path
 
 from ckfr_helpers import metrics
 from ckfr_helpers.losses.rivals import BASELINE
+from ckfr_helpers.retrieval.rivals import METHODS
 from ckfr_helpers.runtime import load_result
 from ckfr_helpers.teaching.plots.names import NAMES, dataset_title, method_title, score_title
+from ckfr_helpers.teaching.plots.retrieval_study import PROTOCOLS
+from ckfr_helpers.teaching.plots.retrieval_study import differences as retrieval_differences
+from ckfr_helpers.teaching.plots.retrieval_study import title as retrieval_title
 from ckfr_helpers.teaching.plots.study import differences
 from ckfr_helpers.teaching.plots.style import png, use_style
 from ckfr_helpers.training.results import CRM, Results, chance_sentence, parse, read_results
@@ -72,6 +76,21 @@ def results() -> str:
     return "\n".join([*lines, "", _fair(told, studies)])
 
 
+def finding() -> str:
+    """Markdown: notebook 05's ways of ranking, each at the settings validation chose, against GeM."""
+    one = read_results("study_retrieval")
+    label = one.datasets[0]
+    heads = [*(f"mAP {name}" for name in PROTOCOLS.values()), "medium − GeM, over seeds", "over photographs"]
+    lines = ["| what is pooled, and where | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
+    told: list[metrics.Interval | None] = []
+    for method in METHODS:
+        cells = [f"{one.mean(label, method, score):.3f}" for score in PROTOCOLS]
+        found = [None, None] if method == "gem" else [*retrieval_differences(one, method)]
+        told += found
+        lines.append("| " + " | ".join([retrieval_title(method), *cells, *map(_bold, found)]) + " |")
+    return "\n".join([*lines, "", _fair(told, [])])
+
+
 def _fair(told: list[metrics.Interval | None], studies: list[Results]) -> str:
     """How many bold cells chance alone would give, and which choices lie at the edge of what was tried."""
     edges = [
@@ -124,6 +143,22 @@ def speeds() -> str:
         ),
     ):
         lines.append(f"| {what} | {against} | {ratio:.1f} × |")
+    for row in load_result("pooling_speed")["rows"]:
+        for part in ("maps", "pooling"):
+            what = f"{part} of 64 classes, {row['pictures, channels'][1]} channels, 14 × 14 places"
+            ratio = row[f"{part}_times_faster"]
+            lines.append(f"| {what} | loops over pictures, classes and channels | {ratio:.0f} × |")
+    found = load_result("search_speed")
+    near, top = found["approximate"], found["top_k"]
+    lines.append(
+        f"| exact search, first {found['settings']['k']} of {top['rows']:,} descriptors | "
+        f"full argsort | {top['times_faster_than_argsort']:.1f} × |"
+    )
+    what = f"approximate search among {near['rows']:,} ({near['index_mb']:.0f} MB)"
+    lines.append(
+        f"| {what}, recall@100 {near['recall_at_100']:.3f} | exact search | "
+        f"{near['times_faster_than_exact']:.1f} × |"
+    )
     for row in matrix["rows"]:
         lines.append(f"| {row['what']} | {row['against']} | {row['times_faster']:,.0f} × |")
     return "\n".join(lines)
@@ -143,6 +178,7 @@ def up_to_date(text: str) -> str:
     for name, content in (
         ("results", results()),
         ("looking", looking()),
+        ("finding", finding()),
         ("speed", speeds()),
     ):
         text = between_marks(text, name, content)

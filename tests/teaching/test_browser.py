@@ -19,6 +19,8 @@ PANELS = [
                  id="03", marks=pytest.mark.photos),
     pytest.param("04", "alpha", NO_GRID | {"(0, 5, 20, 80), bias=0.9)": "(0, 20, 80), bias=0.9, scenes=2)"},
                  id="04", marks=pytest.mark.photos),
+    pytest.param("05", "classes", NO_GRID | {"returns=4, distractors=60, inst": "returns=1, distractors=3, inst"},  # noqa: E501
+                 id="05", marks=pytest.mark.photos),
 ]  # fmt: skip
 
 pytestmark = [
