@@ -113,8 +113,8 @@ def load_run(folder: Path) -> Run:
     model.load_state_dict(saved["model"])
     history, scores = folder / "history.csv", folder / "scores.json"
     with _damage_named(history):
-        table = pd.read_csv(history, float_precision="round_trip") if history.is_file() else pd.DataFrame()
-        rows = table.astype(float).to_dict("records")
+        table = pd.read_csv(history, dtype=str) if history.is_file() else pd.DataFrame()
+        rows = table.astype(float).to_dict("records")  # Python reads floats to the last bit
     with _damage_named(scores):
         found = json.loads(scores.read_text())["scores"] if scores.is_file() else {}
         found = {name: float("nan") if value is None else float(value) for name, value in found.items()}

@@ -60,12 +60,7 @@ import torch
 
 from ckfr_helpers import datasets, retrieval
 from ckfr_helpers.models import build_model
-from ckfr_helpers.retrieval.descriptors import (
-    channel_weights,
-    class_maps,
-    class_weighted_descriptors,
-    describe,
-)
+from ckfr_helpers.retrieval import descriptors
 from ckfr_helpers.retrieval.rivals import METHODS, Ranker
 from ckfr_helpers.teaching import retrieval_lesson as lesson
 from ckfr_helpers.teaching.plots import photos, retrieval as plots
@@ -203,11 +198,11 @@ features, classes = (
 maps = torch.einsum("bchw,bnc->bnhw", features, weight[classes]).clamp(min=0)
 maps = maps / maps.amax((2, 3), keepdim=True)  # every map here has a positive place; the package asks first
 vectors = torch.einsum("bchw,bnhw->bnc", features, maps)
-assert torch.allclose(maps, class_maps(features, weight, classes), atol=1e-5)
-assert torch.allclose(vectors, class_weighted_descriptors(features, maps), rtol=1e-4)
+assert torch.allclose(maps, descriptors.class_maps(features, weight, classes), atol=1e-5)
+assert torch.allclose(vectors, descriptors.class_weighted_descriptors(features, maps), rtol=1e-4)
 shares = (features > 0).float().mean((2, 3))  # Q: (B, C)
 rare = torch.where(shares > 0, (shares.sum(1, keepdim=True) / shares).log(), 0.0)
-assert torch.allclose(rare, channel_weights(features), atol=1e-5)
+assert torch.allclose(rare, descriptors.channel_weights(features), atol=1e-5)
 
 # %% [markdown]
 # The released code divides each map by its maximum *before* it drops what is negative. If a map has no positive place, this
@@ -451,9 +446,9 @@ sample = database.features[:4]
 if gem(sample, 3.0) is None:
     print("Exercise 1 waits for you.")
 else:
-    assert torch.allclose(unit(gem(sample, 3.0)), describe(sample, "gem", power=3.0), atol=1e-4), (
-        "not the package's GeM at power 3"
-    )
+    assert torch.allclose(
+        unit(gem(sample, 3.0)), descriptors.describe(sample, "gem", power=3.0), atol=1e-4
+    ), "not the package's GeM at power 3"
     assert torch.allclose(gem(sample, 1.0), sample.mean((2, 3)), atol=1e-4), "power 1 should be the mean"
     assert torch.isfinite(gem(-sample, 3.0)).all(), "negative features should not give NaN"
     print("Right.")

@@ -323,7 +323,7 @@ HXE = f"{X}methods: [hxe]\n"
         ("name: 2020-13-45", "is not YAML"),
         ("- a", "expected a mapping"),
         ("name: x\nmethods: [hxe]", "has no datasets"),
-        ("[" * 500, "recursion"),
+        ("[" * 500, "is not YAML"),
         ("x" * 200_000, "expected a mapping"),
         ("a: &a [x]\nb: &b [*a, *a]", "aliases have no place"),
     ],
