@@ -32,7 +32,7 @@
 #
 # ### What you need
 #
-# The distance matrix of notebook 01, and what a gradient step is. A CPU is enough: about a minute on two idle
+# The distance matrix of notebook 01, and what a gradient step is. A CPU is enough: one to two minutes on two idle
 # cores. A GPU changes nothing here.
 
 # %% [markdown]

@@ -31,7 +31,7 @@
 #
 # ### What you need
 #
-# Notebooks 01 and 02. On a CPU this takes one to two minutes on two idle cores, after the photographs have been
+# Notebooks 01 and 02. On a CPU this takes two to three minutes on two idle cores, after the photographs have been
 # fetched (about 160 MB once). With a GPU *and* mini-ImageNet in `data/mini-imagenet`, the same cells fine-tune a whole
 # Wide ResNet instead; plan for half an hour or more, depending on the card.
 

@@ -33,7 +33,7 @@
 #
 # ### What you need
 #
-# Notebook 03, for the words *baseline*, *CKFR* and *background bias*. On a CPU this takes one to two minutes on two idle
+# Notebook 03, for the words *baseline*, *CKFR* and *background bias*. On a CPU this takes two to three minutes on two idle
 # cores; a GPU is not needed. The photographs are fetched once (about 160 MB).
 
 # %% [markdown]

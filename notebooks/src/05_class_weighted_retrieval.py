@@ -36,7 +36,7 @@
 #
 # ### What you need
 #
-# Notebook 04, for class activation maps. On a CPU this takes about a minute on two idle cores; a GPU is not needed. The
+# Notebook 04, for class activation maps. On a CPU this takes about two minutes on two idle cores; a GPU is not needed. The
 # photographs are fetched once (about 160 MB).
 
 # %% [markdown]
@@ -403,7 +403,7 @@ studies.table(study, METHODS)
 # - **Knowing objects is not enough.** An oracle that sees all objects together is no better than GeM. One that may choose
 #   the object most like the query is, and the best window reaches it without being told anything.
 #
-# The last two of these lines rest on the differences below; they are printed so that nobody has to trust the text.
+# Where these lines compare two ways that are not GeM, they rest on the differences below.
 
 # %%
 for one, other in (
