@@ -35,6 +35,20 @@ def as_labels(values: ArrayLike, classes: int) -> Ints:
     return array.astype(np.int64)
 
 
+def as_multi_hot(values: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """(N, C) targets of 0 and 1 as bool, of the scores' ``shape`` and with at least one 1."""
+    array = _array(values)
+    if array.shape != shape:
+        raise CkfrError(f"Targets have shape {array.shape}; expected {shape}, that of the scores.")
+    other = ~np.isin(array, (0, 1))
+    if other.any():
+        row, label = np.argwhere(other)[0].tolist()
+        raise CkfrError(f"The target of sample {row}, class {label} is {array[row, label]}; expected 0 or 1.")
+    if not array.any():
+        raise CkfrError("No target is 1; expected at least one sample that has a class.")
+    return array.astype(bool)
+
+
 def as_distances(values: ArrayLike) -> Floats:
     """(C, C) symmetric class distances as float64."""
     return check_distances(_array(values).astype(np.float64))
