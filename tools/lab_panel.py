@@ -6,6 +6,7 @@ a reader would. JupyterLab, its settings and its kernel live in a temporary fold
 
 import ast
 import contextlib
+import json
 import os
 import re
 import secrets
@@ -24,7 +25,7 @@ from typing import Any
 
 import nbformat
 from jupyter_client import BlockingKernelClient
-from playwright.sync_api import Locator, Page, sync_playwright
+from playwright.sync_api import BrowserContext, Locator, Page, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[1]
 TAG = "panel"
@@ -126,52 +127,83 @@ class OpenPanel:
 def open_panel(
     book: Path, width: int = 1100, height: int = 900, changes: Mapping[str, str] | None = None
 ) -> Iterator[OpenPanel]:
-    """Start JupyterLab, open the reduced notebook in Chromium, run it, and give its live panel.
+    """The live panel of one notebook in a JupyterLab of its own: `open_lab`, then `Lab.open`."""
+    with open_lab(width, height) as lab, lab.open(book, changes) as panel:
+        yield panel
+
+
+@contextlib.contextmanager
+def open_lab(width: int = 1100, height: int = 900) -> Iterator["Lab"]:
+    """Start JupyterLab and Chromium; both take seconds, so several notebooks may share them.
 
     Args:
-        book: the notebook.
-        width, height: of the page, in pixels.
-        changes: text of one cell each -> what stands there instead, for less work before the panel.
+        width, height: of a page, in pixels.
 
     Raises:
         RuntimeError: if there is no Chromium, or JupyterLab does not start.
-        playwright.sync_api.Error: if the panel does not appear.
     """
     browser_path = chromium()
     if browser_path is None:
         raise RuntimeError(f"No Chromium here; looked for {', '.join(NAMES)}.")
     with tempfile.TemporaryDirectory(prefix="ckfr-lab-") as folder:
-        home = Path(folder)
-        copy = home / "notebooks" / book.name
-        copy.parent.mkdir()
-        nbformat.write(reduced(book, changes), copy)
-        with _lab(home) as address, sync_playwright() as playwright:
+        (Path(folder) / "notebooks").mkdir()
+        with _server(Path(folder)) as address, sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=browser_path, args=FLAGS)
-            page = browser.new_page(viewport={"width": width, "height": height})
-            page.set_default_timeout(1000 * PATIENCE)
-            page.goto(address.format(path=f"lab/tree/{copy.name}"))
-            page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
-            _wait_for(
-                address.format(path="api/sessions"),
-                "the kernel",
-                home / "lab.log",
-                '"execution_state": "idle"',
-            )
-            page.get_by_role("menuitem", name="Run", exact=True).click()
-            page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-            root = page.locator(".ckfr-panel")
-            root.locator("img").wait_for(state="attached")
-            root.scroll_into_view_if_needed()
-            kernel = _client(home / "runtime")
+            context = browser.new_context(viewport={"width": width, "height": height})
+            context.set_default_timeout(1000 * PATIENCE)
             try:
-                yield OpenPanel(page, root, kernel)
+                yield Lab(Path(folder), address, context)
             finally:
-                kernel.stop_channels()
                 browser.close()
 
 
+@dataclass
+class Lab:
+    """A JupyterLab in a browser: its folder, its address with a place for the path, the browser."""
+
+    home: Path
+    address: str
+    context: BrowserContext
+
+    @contextlib.contextmanager
+    def open(self, book: Path, changes: Mapping[str, str] | None = None) -> Iterator[OpenPanel]:
+        """Open a reduced notebook, run it, and give its live panel; its kernel ends with the block.
+
+        Args:
+            book: the notebook.
+            changes: text of one cell each -> what stands there instead, for less work before the panel.
+
+        Raises:
+            playwright.sync_api.Error: if the panel does not appear.
+        """
+        nbformat.write(reduced(book, changes), self.home / "notebooks" / book.name)
+        page = self.context.new_page()
+        # A workspace of its own, or JupyterLab would open the notebook before it once more.
+        page.goto(self.address.format(path=f"lab/workspaces/{book.stem}/tree/{book.name}"))
+        page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
+        sessions, log = self.address.format(path="api/sessions"), self.home / "lab.log"
+        _wait_for(sessions, "the kernel", log, '"execution_state": "idle"')
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        root = page.locator(".ckfr-panel")
+        root.locator("img").wait_for(state="attached")
+        root.scroll_into_view_if_needed()
+        kernel = _client(self.home / "runtime")
+        try:
+            yield OpenPanel(page, root, kernel)
+        finally:
+            kernel.stop_channels()
+            page.close()
+            self._end_kernels(sessions)
+
+    def _end_kernels(self, sessions: str) -> None:
+        for session in json.loads(urllib.request.urlopen(sessions).read()):
+            one = sessions.replace("api/sessions", f"api/sessions/{session['id']}")
+            urllib.request.urlopen(urllib.request.Request(one, method="DELETE"))
+
+
 @contextlib.contextmanager
-def _lab(home: Path) -> Iterator[str]:
+def _server(home: Path) -> Iterator[str]:
     """A JupyterLab that serves ``home/notebooks``; gives its address with a place for the path."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

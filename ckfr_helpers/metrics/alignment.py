@@ -3,7 +3,6 @@
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from ckfr_helpers.losses.triplet import latent_distances
 from ckfr_helpers.metrics.inputs import as_distances, as_labels, as_scores
@@ -36,6 +35,8 @@ def latent_tree_correlation(
     pairs = np.triu_indices(len(present), 1)
     latent = latent_distances(torch.from_numpy(means), ell).numpy()[pairs]
     tree = matrix[np.ix_(present, present)][pairs]
+    from scipy import stats  # slow to import
+
     if len(latent) < 2 or np.ptp(latent) == 0 or np.ptp(tree) == 0:
         return {"correlation": float("nan"), "correlation_spearman": float("nan")}
     return {

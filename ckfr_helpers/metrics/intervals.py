@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from ckfr_helpers.runtime import CkfrError
 
@@ -51,6 +50,8 @@ def mean_interval(values: ArrayLike) -> Interval:
     mean = float(array.mean())
     if len(array) == 1:
         return Interval(mean, float("nan"), float("nan"), 1)
+    from scipy import stats  # slow to import
+
     reach = stats.t.ppf((1 + LEVEL) / 2, len(array) - 1) * stats.sem(array)
     return Interval(mean, float(mean - reach), float(mean + reach), len(array))
 

@@ -76,10 +76,16 @@ def check_moved(panel: lab_panel.OpenPanel, control: str, picture: str, numbers:
     assert first_line(panel.numbers) == own_numbers(panel)
 
 
+@pytest.fixture(scope="module")
+def lab():
+    with lab_panel.open_lab() as lab:
+        yield lab
+
+
 @pytest.mark.parametrize(("number", "control", "changes"), PANELS)
-def test_the_panel_follows_mouse_and_keyboard(number, control, changes):
+def test_the_panel_follows_mouse_and_keyboard(number, control, changes, lab):
     (book,) = (ROOT / "notebooks").glob(f"{number}_*.ipynb")
-    with lab_panel.open_panel(book, changes=changes) as panel:
+    with lab.open(book, changes) as panel:
         tall = height(panel)
         assert len(panel.root.locator("img").get_attribute("alt")) > 40
         assert first_line(panel.numbers) == own_numbers(panel)

@@ -1,6 +1,7 @@
 """Several processes: the step of two is the step of one, and a killed run ends as an undisturbed one."""
 
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -41,11 +42,19 @@ def test_two_processes_give_the_step_of_one(form, two_processes):
 
 
 @pytest.fixture(scope="module")
-def two_processes(tmp_path_factory):
+def forked(tmp_path_factory, pictures) -> Path:
+    """What `helpers/two_processes.py` leaves: steps, an undisturbed run of two, a killed one of one."""
     out = tmp_path_factory.mktemp("two")
+    settings = out / "config.json"
+    settings.write_text(json.dumps(dataclasses.asdict(config(pictures))))
     script = Path(__file__).parents[1] / "helpers" / "two_processes.py"
-    subprocess.run([sys.executable, str(script), str(out)], check=True, timeout=PATIENCE)
-    return {path.stem: torch.load(path, weights_only=True) for path in out.glob("*.pt")}
+    subprocess.run([sys.executable, str(script), str(out), str(settings)], check=True, timeout=PATIENCE)
+    return out
+
+
+@pytest.fixture(scope="module")
+def two_processes(forked):
+    return {path.stem: torch.load(path, weights_only=True) for path in forked.glob("*.pt")}
 
 
 # -- killed and started again --------------------------------------------------------------------------------
@@ -120,17 +129,14 @@ def finish(process: subprocess.Popen) -> tuple[int, str, str]:
     return process.returncode, out, error
 
 
-def kill_in_second_epoch(victims: dict[Path, tuple[subprocess.Popen, Callable[[], int]]]) -> None:
-    """SIGKILL to each victim once the first epoch's line is in its folder; the second is under way then."""
+def kill_in_second_epoch(process: subprocess.Popen, out: Path, victim: Callable[[], int]) -> None:
+    """SIGKILL once the first epoch's line is in the folder; the second is under way then."""
     deadline = time.monotonic() + PATIENCE
-    while victims:
+    while not (out / "history.csv").is_file():
         assert time.monotonic() < deadline
+        assert process.poll() is None, f"it ended before its first epoch did: {process.communicate()[1]}"
         time.sleep(0.01)
-        for out, (process, victim) in list(victims.items()):
-            assert process.poll() is None, f"it ended before its first epoch did: {process.communicate()[1]}"
-            if (out / "history.csv").is_file():
-                os.kill(victim(), signal.SIGKILL)
-                del victims[out]
+    os.kill(victim(), signal.SIGKILL)
 
 
 def workers_of(process: subprocess.Popen) -> list[int]:
@@ -170,29 +176,17 @@ def one_sentence(error: str) -> str:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not CHILDREN.exists(), reason="finds torchrun's workers in Linux's /proc")
-def test_a_killed_run_goes_on_as_if_undisturbed(pictures, tmp_path, start):
-    """SIGKILL to one worker of two, and to a process alone; then the same commands again."""
-    settings = config(pictures)
-    whole, cut, alone = tmp_path / "whole", tmp_path / "cut", tmp_path / "alone"
-    undisturbed, doomed = start(settings, whole, TWO), start(settings, cut, TWO)
-    doomed_alone = start(settings, alone)
-
-    kill_in_second_epoch(
-        {
-            cut: (doomed, lambda: max(workers_of(doomed))),
-            alone: (doomed_alone, lambda: doomed_alone.pid),
-        }
-    )
+def test_a_killed_run_goes_on_as_if_undisturbed(pictures, tmp_path, forked, start):
+    """SIGKILL to one of torchrun's two workers, and to a process alone; then the same commands again."""
+    settings, cut, alone = config(pictures), tmp_path / "cut", forked / "alone"
+    doomed = start(settings, cut, TWO)
+    kill_in_second_epoch(doomed, cut, lambda: max(workers_of(doomed)))
     code, said, error = finish(doomed)
     assert code != 0
     assert "Kept in" not in said
     assert "Another process of this run has ended" in one_sentence(error)
     assert_unfinished(cut)
-    finish(doomed_alone)
     assert_unfinished(alone)
-    code, said, error = finish(undisturbed)
-    assert code == 0, error
-    assert said.count("Kept in") == 1
 
     resumed = start(settings, cut, TWO)
     with one_thread():
@@ -200,7 +194,8 @@ def test_a_killed_run_goes_on_as_if_undisturbed(pictures, tmp_path, start):
         train(settings, alone, progress=False)
     code, said, error = finish(resumed)
     assert code == 0, error
-    assert_ended_alike(cut, whole)
+    assert said.count("Kept in") == 1
+    assert_ended_alike(cut, forked / "whole")
     assert_ended_alike(alone, tmp_path / "whole-alone")
 
 
