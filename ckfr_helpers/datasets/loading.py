@@ -5,7 +5,7 @@ transform does to example i on (seed, e, i) alone (`TransformedView`): neither a
 """
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -200,7 +200,10 @@ def make_loader(
 
 
 class CachedLoader:
-    """Batches ``(features float32, {"label": …}, indices)``, in `make_loader`'s order for the same seed."""
+    """Batches ``(features, {"label": …}, indices)``, in `make_loader`'s order for the same seed.
+
+    Floating-point values come as float32; features that are a mapping of tensors come as one.
+    """
 
     def __init__(self, dataset: CachedFeatures, batch_size: int, train: bool, seed: int = 0) -> None:
         self.dataset, self.batch_size = dataset, batch_size
@@ -213,7 +216,14 @@ class CachedLoader:
         data = self.dataset
         for batch in self.batch_sampler:
             rows = torch.as_tensor(batch)
-            yield data.features[rows].float(), {"label": data.labels[rows]}, data.indices[rows]
+            mapped = isinstance(data.features, Mapping)
+            inputs = _rows(data.features, rows) if mapped else _rows({"": data.features}, rows)[""]
+            yield inputs, _rows({"label": data.labels, **data.targets}, rows), data.indices[rows]
+
+
+def _rows(columns: Mapping[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
+    some = {name: values[rows] for name, values in columns.items()}
+    return {name: values.float() if values.is_floating_point() else values for name, values in some.items()}
 
 
 def start_epoch(loader: DataLoader | CachedLoader, epoch: int, start_batch: int = 0) -> None:

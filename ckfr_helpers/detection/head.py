@@ -182,7 +182,8 @@ class TwoStream(nn.Module):
         elif hidden:
             self.body, self.width = nn.Sequential(nn.Linear(features, hidden), nn.ReLU()), hidden
         self.dropout = nn.Dropout(dropout)
-        self.class_stream, self.detection_stream = (nn.Linear(self.width, classes) for _ in range(2))
+        self.class_stream = nn.Linear(self.width, classes)
+        self.detection_stream = nn.Linear(self.width, classes, bias=False)  # softmax over regions cancels one
         self.class_temperature, self.detection_temperature = class_temperature, detection_temperature
         self.length, self.box_scores = length, box_scores
 

@@ -4,8 +4,8 @@ import hashlib
 import json
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -19,12 +19,20 @@ from ckfr_helpers.runtime import CkfrError
 class CachedFeatures:
     """Trunk outputs of one split; `datasets.loading.CachedLoader` makes batches of them."""
 
-    features: Tensor  # (N, ...) float16 or float32, on the CPU
+    features: Any  # (N, ...) float16 or float32, on the CPU; or a mapping of tensors with N rows each
     labels: Tensor  # (N,) int64
     indices: Tensor  # (N,) int64, which example of the source each row is
+    targets: dict[str, Tensor] = field(default_factory=dict)  # what else is known, (N, ...) each
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def with_targets(self, **targets: Tensor) -> Self:
+        """The same features with further targets, a row for each of theirs."""
+        for name, rows in targets.items():
+            if len(rows) != len(self):
+                raise CkfrError(f"{name} has {len(rows)} rows for {len(self)} examples; expected as many.")
+        return replace(self, targets={**self.targets, **targets})
 
     def set_epoch(self, epoch: int) -> None:
         """Nothing to choose: what is cached is the same in every epoch."""
@@ -40,13 +48,15 @@ def cache_features(
 ) -> CachedFeatures:
     """Send every batch (inputs, targets with ``label``, indices) of a loader through a frozen trunk.
 
-    The trunk, from `Classifier.split`, keeps its modes. One row an example, in the loader's order.
+    The trunk, from `Classifier.split`, keeps its modes. One row an example, in the loader's order. Whatever
+    other tensors the loader's targets hold is kept as ``targets``.
 
     Raises:
         CkfrError: if the loader is empty, or the trunk's output overflows ``dtype``.
     """
     trunk.to(device)
     rows: list[tuple[Tensor, Tensor, Tensor]] = []
+    more: dict[str, list[Tensor]] = {}
     run: Callable[[Tensor], Tensor] | None = None
     with evaluating(trunk):
         for inputs, targets, indices in tqdm(loader, desc="features", disable=not progress, leave=False):
@@ -56,10 +66,13 @@ def cache_features(
             if not torch.isfinite(output).all():
                 raise CkfrError(f"A trunk output does not fit {dtype}; expected finite values, try float32.")
             rows.append((output, targets["label"].clone(), indices.clone()))
+            for name, value in targets.items():
+                if name != "label" and isinstance(value, Tensor):
+                    more.setdefault(name, []).append(value.clone())
     if not rows:
         raise CkfrError("The loader gave no batch; expected at least one to send through the trunk.")
     features, labels, places = (torch.cat(column) for column in zip(*rows, strict=True))
-    return CachedFeatures(features, labels, places)
+    return CachedFeatures(features, labels, places, {name: torch.cat(parts) for name, parts in more.items()})
 
 
 _TRACED: dict[str, Any] = {}  # the last trunk and shape that was folded, since it takes seconds

@@ -1,16 +1,18 @@
 """What a trained model says of a split, and every score the series reports."""
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.utilities import move_data_to_device
 from torch import Tensor, nn
 
 from ckfr_helpers import metrics
 from ckfr_helpers.hierarchy.tree import Hierarchy
+from ckfr_helpers.models.classifier import evaluating
 
 
 class Predictions(NamedTuple):
@@ -22,33 +24,53 @@ class Predictions(NamedTuple):
     indices: np.ndarray  # (N,) int64
 
 
-@torch.no_grad()  # not inference_mode: older gloo gathers in another thread, which may not write such tensors
 def predict(model: Any, loader: Iterable, fabric: Fabric | None = None) -> Predictions:
-    """Logits and latents of every example of a loader, gathered over all processes, in evaluation mode.
+    """Logits and latents of every example of a loader, as `collect` gives them.
 
-    The model has ``embed`` and ``classify``; its mode comes back afterwards. Without a fabric it runs alone.
+    The model has ``embed`` and ``classify``.
+    """
+
+    def read(inputs: Any, targets: dict[str, Any]) -> dict[str, Tensor]:
+        latents = model.embed(inputs)
+        return {"logits": model.classify(latents), "latents": latents, "labels": targets["label"]}
+
+    return Predictions(**{name: rows.numpy() for name, rows in collect(model, loader, read, fabric).items()})
+
+
+@torch.no_grad()  # not inference_mode: older gloo gathers in another thread, which may not write such tensors
+def collect(
+    model: nn.Module,
+    loader: Iterable,
+    read: Callable[[Any, dict[str, Any]], dict[str, Tensor]],
+    fabric: Fabric | None = None,
+) -> dict[str, Tensor]:
+    """What ``read(inputs, targets)`` says of every example of a loader, the model in evaluation mode.
+
+    The modes come back afterwards. Without a fabric it runs alone.
+
+    Args:
+        read: gives tensors with one row an example, for a batch on the model's device.
+
+    Returns:
+        Its tensors of all batches and processes, and ``indices``; on the CPU, floating-point ones as float32,
+        ordered by index, each example once.
     """
     device = next(model.parameters()).device
-    was_training = model.training
-    model.eval()
-    columns: list[list[Tensor]] = [[], [], [], []]
-    try:
+    parts: list[dict[str, Tensor]] = []
+    with evaluating(model):
         for inputs, targets, indices in loader:
-            inputs = inputs.to(device, non_blocking=True)
+            inputs, targets, indices = move_data_to_device((inputs, targets, indices), device)
             with fabric.autocast() if fabric is not None else contextlib.nullcontext():
-                latents = model.embed(inputs)
-                logits = model.classify(latents)
-            batch = [logits.float(), latents.float(), targets["label"].to(device), indices.to(device)]
+                seen = {**read(inputs, targets), "indices": indices}
+            batch = {name: rows.float() if rows.is_floating_point() else rows for name, rows in seen.items()}
             if fabric is not None and fabric.world_size > 1:
-                batch = [part.flatten(0, 1) for part in fabric.all_gather(batch)]
-            for column, part in zip(columns, batch, strict=True):
-                column.append(part.cpu())
-    finally:
-        model.train(was_training)
-    logits, latents, labels, indices = (torch.cat(column).numpy() for column in columns)
+                gathered: Any = fabric.all_gather(batch)
+                batch = {name: rows.flatten(0, 1) for name, rows in gathered.items()}
+            parts.append({name: rows.cpu() for name, rows in batch.items()})
+    columns = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     # Several processes fill the last batch up with repeats; the index tells them.
-    _, first = np.unique(indices, return_index=True)
-    return Predictions(logits[first], latents[first], labels[first], indices[first])
+    _, first = np.unique(columns["indices"].numpy(), return_index=True)
+    return {name: rows[torch.from_numpy(first)] for name, rows in columns.items()}
 
 
 def score(predictions: Predictions, hierarchy: Hierarchy) -> dict[str, float]:

@@ -265,3 +265,18 @@ def test_cached_features_come_in_the_batches_that_their_pictures_would():
             assert features.dtype == torch.float32
             assert torch.equal(features[:, 0] * 4, indices - 100.0)
             assert torch.equal(targets["label"], (indices - 100) % 3)
+
+
+def test_cached_features_may_be_a_mapping_with_targets_beside_the_label():
+    rows = torch.arange(6)
+    cached = CachedFeatures({"maps": rows[:, None].half(), "counts": 7 + rows}, rows % 2, rows)
+    cached = cached.with_targets(labels=rows[:, None] > 2, teacher=rows.double() / 6)
+    (inputs, targets, indices), _ = CachedLoader(cached, 4, False)
+    assert indices.tolist() == [0, 1, 2, 3]
+    assert inputs["maps"].dtype == targets["teacher"].dtype == torch.float32
+    assert torch.equal(inputs["counts"], 7 + indices)
+    assert targets["labels"].flatten().tolist() == [False, False, False, True]
+    torch.testing.assert_close(targets["teacher"], indices / 6)
+    assert torch.equal(targets["label"], indices % 2)
+    with pytest.raises(CkfrError, match="teacher has 5 rows for 6 examples"):
+        cached.with_targets(teacher=torch.zeros(5))

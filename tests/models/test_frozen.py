@@ -34,6 +34,16 @@ def test_rows_are_what_the_trunk_gives_and_modes_come_back(name, stage, size):
     torch.testing.assert_close(half.features.float(), expected, rtol=5e-3, atol=5e-3)
 
 
+def test_other_tensors_of_the_targets_stay_with_their_rows():
+    loader = [
+        (images, {**targets, "labels": rows[:, None] * 2.0, "texts": ["a"] * len(rows)}, rows)
+        for images, targets, rows in batches(size=4)
+    ]
+    kept = cache_features(nn.Identity(), loader, progress=False)
+    assert list(kept.targets) == ["labels"]
+    assert torch.equal(kept.targets["labels"][:, 0], kept.indices * 2.0)
+
+
 def test_the_key_is_the_content():
     trunk = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
     same = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
