@@ -251,7 +251,7 @@ def _parser(wanted: list[str]) -> argparse.ArgumentParser:
         command.add_argument("--quiet", action="store_true", help="no progress bars")
 
     fetch = commands.add_parser("fetch", help="bring a data set here")
-    names = "photos, cifar10, cifar100, tiny-imagenet, mini-imagenet, imagenet or wordnet"
+    names = "photos, cifar10, cifar100, tiny-imagenet, mini-imagenet, imagenet, voc2007, coco or wordnet"
     fetch.add_argument("name", help=names)
     fetch.add_argument("--root", type=Path, help="folder for data (default: $CKFR_DATA, else data/)")
     copy = "mini-imagenet: another copy on the Hugging Face Hub (default: timm/mini-imagenet)"

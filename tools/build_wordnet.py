@@ -5,8 +5,8 @@
     python tools/build_wordnet.py --check             # exit 1 if the file is not what this would write
 
 Which synsets: one for every class of ImageNet (21,841 ids, from timm's own lists), every animal, plant and
-food, the CIFAR classes below, the photographs of ``data/photos.csv``, and every hypernym of these up to
-*entity*.
+food, the classes of CIFAR, VOC and COCO below, the photographs of ``data/photos.csv``, and every hypernym of
+these up to *entity*.
 """
 
 import argparse
@@ -55,6 +55,43 @@ snail n01944390 snake n01726692 spider n01772222 squirrel n02355227 streetcar n0
 sweet_pepper n07720615 table n04379243 tank n04389033 telephone n04401088 television n04405907
 tiger n02129604 tractor n04465501 train n04468005 trout n02537085 tulip n12454159 turtle n01662784
 wardrobe n04550184 whale n02062744 willow_tree n12724942 wolf n02114100 woman n10787470 worm n01922303
+"""
+# PASCAL VOC and COCO name their classes with words too. Where there was a doubt:
+#   apple, banana, orange, broccoli, carrot   the food, as for CIFAR
+#   bear        has no teddy bear below it, which is a plaything
+#   bowl, cup   the dish, as for CIFAR, and the container
+#   cat         the true cat, as for CIFAR
+#   cow         cattle of either sex and any age
+#   donut, hot_dog      WordNet has them below cake and sandwich, which then get leaves of their own
+#   keyboard, mouse     of a computer
+#   knife       the cutting instrument, not the weapon
+#   potted_plant        WordNet's pot plant, "suitable for growing in a flowerpot (especially indoors)"
+#   sports_ball the round object that is hit or thrown or kicked in games
+#   stop_sign, traffic_light    visual signals, as ImageNet has street sign and traffic light
+#   suitcase    the traveling bag, whose other name it is
+#   train       public transport, cars coupled together
+VOC2007 = """
+aeroplane n02691156 bicycle n02834778 bird n01503061 boat n02858304 bottle n02876657 bus n02924116
+car n02958343 cat n02121620 chair n03001627 cow n02402425 diningtable n03201208 dog n02084071
+horse n02374451 motorbike n03790512 person n00007846 pottedplant n11536230 sheep n02411705 sofa n04256520
+train n04468005 tvmonitor n04405907
+"""
+COCO = """
+airplane n02691156 apple n07739125 backpack n02769748 banana n07753592 baseball_bat n02799175
+baseball_glove n02800213 bear n02131653 bed n02818832 bench n02828884 bicycle n02834778 bird n01503061
+boat n02858304 book n02870092 bottle n02876657 bowl n02880940 broccoli n07714990 bus n02924116
+cake n07628870 car n02958343 carrot n07730207 cat n02121620 cell_phone n02992529 chair n03001627
+clock n03046257 couch n04256520 cow n02402425 cup n03147509 dining_table n03201208 dog n02084071
+donut n07639069 elephant n02503517 fire_hydrant n03346898 fork n03383948 frisbee n03397947
+giraffe n02439033 hair_drier n03483316 handbag n02774152 horse n02374451 hot_dog n07697537
+keyboard n03085013 kite n03621473 knife n03623556 laptop n03642806 microwave n03761084
+motorcycle n03790512 mouse n03793489 orange n07747607 oven n03862676 parking_meter n03891332
+person n00007846 pizza n07873807 potted_plant n11536230 refrigerator n04070727 remote n04074963
+sandwich n07695965 scissors n04148054 sheep n02411705 sink n04223580 skateboard n04225987 skis n04228054
+snowboard n04251791 spoon n04284002 sports_ball n02778669 stop_sign n06794110 suitcase n02773838
+surfboard n04363559 teddy_bear n04399382 tennis_racket n04409806 tie n03815615 toaster n04442312
+toilet n04446521 toothbrush n04453156 traffic_light n06874185 train n04468005 truck n04490091 tv n04405907
+umbrella n04507155 vase n04522168 wine_glass n04592099 zebra n02391049
 """
 # Tiny-ImageNet-200's wnids.txt, sorted; all are among the 1000 of ILSVRC 2012.
 TINY_IMAGENET = """
@@ -219,8 +256,9 @@ def build(records: dict[str, Record]) -> str:
     }.items():
         for wnid in ids:
             lists.setdefault(wnid, []).append(name)
-    for name, classes in {"cifar10": table(CIFAR10), "cifar100": table(CIFAR100)}.items():
-        for wnid, own in classes.items():
+    named = {"cifar10": CIFAR10, "cifar100": CIFAR100, "voc2007": VOC2007, "coco": COCO}
+    for name, classes in named.items():
+        for wnid, own in table(classes).items():
             lists.setdefault(wnid, []).append(f"{name}:{own}")
     wanted = {*timm_list("imagenet22k"), *lists, *photo_ids(), *descendants(records, WHOLE_BRANCHES)}
     unknown = sorted(wanted - records.keys())

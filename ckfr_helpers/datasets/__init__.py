@@ -32,6 +32,8 @@ _REGISTRY: dict[str, _Entry] = {
     "cifar10": _Entry("sources.cifar:Cifar", "sources.cifar:fetch", {"name": "cifar10"}),
     "cifar100": _Entry("sources.cifar:Cifar", "sources.cifar:fetch", {"name": "cifar100"}),
     "folder": _Entry("sources.folder:PictureFolder", None),
+    "voc2007": _Entry("sources.voc:Voc2007", "sources.voc:fetch"),
+    "coco": _Entry("sources.coco:Coco", "sources.coco:fetch"),
     "imagenet": _Entry("sources.imagenet:ImageNet", "sources.imagenet:fetch"),
     "several-photos": _Entry("scenes.several:SeveralScenes", None),
     "wordnet": _Entry(None, "fetching.wordnet:fetch"),

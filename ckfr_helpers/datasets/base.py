@@ -24,6 +24,7 @@ class Target(TypedDict, total=False):
         boxes: (n, 4) float32 ``[x0, y0, x1, y1]`` in pixels, both ends inside the object.
         masks: (n, H, W) bool, true on each object.
         box_labels: (n,) int64, the class of each object.
+        difficult: (n,) bool, objects, or crowds of them, whose finding or missing detection scores ignore.
         photo: which photograph the picture shows; pictures of one photograph are not independent.
         photos: (n,) int64, the same for each object.
         visible: (n,) float32, the share of each object that no other covers.
@@ -36,6 +37,7 @@ class Target(TypedDict, total=False):
     boxes: BoundingBoxes
     masks: Mask
     box_labels: Tensor
+    difficult: Tensor
     photo: int
     photos: Tensor
     visible: Tensor
@@ -43,7 +45,7 @@ class Target(TypedDict, total=False):
     metadata: dict[str, Any]
 
 
-PER_OBJECT = frozenset({"boxes", "masks", "box_labels", "photos", "visible"})
+PER_OBJECT = frozenset({"boxes", "masks", "box_labels", "difficult", "photos", "visible"})
 """Keys of `Target` with one entry an object; pictures differ in how many they have."""
 
 Example = tuple[Image, Target]

@@ -79,7 +79,8 @@ def keep_best(
         kept = batched_nms(ends, found.float(), label, overlap)
         parts.append((own[kept], found[kept], label[kept]))
     ids = np.repeat(np.asarray(image_ids), [len(part[0]) for part in parts])
-    return Detections(*(torch.cat(column) for column in zip(*parts, strict=True)), ids)
+    found_boxes, found_scores, labels = (torch.cat(column) for column in zip(*parts, strict=True))
+    return Detections(found_boxes, found_scores, labels, ids)
 
 
 def checked(

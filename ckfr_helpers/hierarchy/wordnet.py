@@ -73,9 +73,10 @@ def readable_names(wnids: Sequence[str]) -> tuple[str, ...]:
 
 
 def class_list(name: str) -> tuple[str, ...]:
-    """Ids of the classes of imagenet (ILSVRC 2012), mini-imagenet, tiny-imagenet, cifar10 or cifar100.
+    """Ids of the classes of imagenet (ILSVRC 2012), mini- or tiny-imagenet, cifar10, cifar100, voc2007, coco.
 
-    They stand in that data set's label order; CIFAR's are this project's choice (``tools/build_wordnet.py``).
+    They stand in the label order used here: by id for ImageNet's, else by name. All but ImageNet's are this
+    project's choice (``tools/build_wordnet.py``).
     """
     return tuple(wnid for _, wnid in _class_list(name))
 

@@ -88,7 +88,7 @@ def _answer_scores(answers: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     precision = float((right / np.maximum(given, 1)).mean())
     recall = float((right[there > 0] / there[there > 0]).mean())
     together = float(right.sum() / max(given.sum(), 1)), float(right.sum() / there.sum())
-    found = {}
+    found: dict[str, float] = {}
     for kind, (p, r) in {"C": (precision, recall), "O": together}.items():
         found |= {f"{kind}P": p, f"{kind}R": r, f"{kind}F1": 2 * p * r / (p + r) if p + r else 0.0}
     return found

@@ -7,7 +7,16 @@ from ckfr_helpers.runtime import CkfrError
 
 
 def test_the_names_of_sources_and_of_what_can_be_fetched():
-    fetched = ("photos", "mini-imagenet", "tiny-imagenet", "cifar10", "cifar100", "imagenet")
+    fetched = (
+        "photos",
+        "mini-imagenet",
+        "tiny-imagenet",
+        "cifar10",
+        "cifar100",
+        "voc2007",
+        "coco",
+        "imagenet",
+    )
     assert set(datasets.names()) >= {*fetched, "folder"}  # and what other tests registered
     assert set(datasets.fetchable()) == {*fetched, "wordnet"}
 
@@ -21,7 +30,7 @@ def test_unknown_names_list_the_known_ones(tmp_path):
         datasets.fetch("x", root=tmp_path)
 
 
-@pytest.mark.parametrize("name", ["mini-imagenet", "tiny-imagenet", "cifar10", "cifar100"])
+@pytest.mark.parametrize("name", ["mini-imagenet", "tiny-imagenet", "cifar10", "cifar100", "voc2007", "coco"])
 def test_a_missing_folder_says_what_was_expected_where(name, tmp_path):
     with pytest.raises(CkfrError, match="is not here: expected ") as caught:
         datasets.open_source(name, "train", root=tmp_path)

@@ -17,6 +17,7 @@ import build_wordnet  # noqa: E402
 
 LION, TIGER, PAN, DOG, WOLF = "n02129165", "n02129604", "n03400231", "n02084071", "n02114100"
 SIZES = {"imagenet": 1000, "mini-imagenet": 100, "tiny-imagenet": 200, "cifar10": 10, "cifar100": 100}
+SIZES |= {"voc2007": 20, "coco": 80}
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +45,9 @@ def test_every_data_set_has_its_tree(name, size):
     assert len(set(h.names)) == size
     names = wordnet.class_names(name)
     assert len(set(names)) == size
-    assert list(names if "cifar" in name else wnids) == sorted(names if "cifar" in name else wnids)
-    assert "cifar" in name or set(wnids) <= set(wordnet.class_list("imagenet"))
+    by_id = name.endswith("imagenet")
+    assert list(wnids if by_id else names) == sorted(wnids if by_id else names)
+    assert not by_id or set(wnids) <= set(wordnet.class_list("imagenet"))
 
 
 def test_cifar_words_got_the_right_sense():
@@ -59,6 +61,22 @@ def test_cifar_words_got_the_right_sense():
     }.items():
         for name in members:
             assert superclass in wordnet.ancestor_distances(ids[name]), name
+
+
+def test_vocs_and_cocos_classes_agree_where_both_have_them():
+    voc, coco = (
+        dict(zip(wordnet.class_names(name), wordnet.class_list(name), strict=True))
+        for name in ("voc2007", "coco")
+    )
+    other = {"aeroplane": "airplane", "diningtable": "dining_table", "motorbike": "motorcycle"}
+    other |= {"pottedplant": "potted_plant", "sofa": "couch", "tvmonitor": "tv"}
+    assert {name: coco[other.get(name, name)] for name in voc} == voc
+    for above, members in {
+        "n07555863": ["apple", "broccoli", "cake"],
+        "n03575240": ["keyboard", "mouse"],
+        "n00021939": ["bowl", "teddy_bear"],
+    }.items():
+        assert all(above in wordnet.ancestor_distances(coco[name]) for name in members)
 
 
 def test_the_rule_keeps_the_first_hypernym():
@@ -78,13 +96,17 @@ def test_a_tree_path_is_a_graph_path_so_never_shorter():
         assert (Hierarchy.from_wordnet(wnids, rule=rule).distances() >= graph).all()
 
 
-def test_only_cifar100_has_a_class_above_another():
+def test_only_cifar100_and_coco_have_classes_above_others():
     groups = {
         name: [n for n in Hierarchy.from_wordnet(wordnet.class_list(name)).nodes if n.endswith(GROUP)]
         for name in SIZES
     }
     whale, dolphin, seal = (wordnet.class_list("cifar100")[label] for label in (95, 30, 72))
-    assert groups == {**{name: [] for name in SIZES}, "cifar100": [whale + GROUP]}
+    cake, sandwich = (wordnet.find(name)[0] for name in ("cake", "sandwich"))
+    assert {name: found for name, found in groups.items() if found} == {
+        "cifar100": [whale + GROUP],
+        "coco": [cake + GROUP, sandwich + GROUP],
+    }
     h = Hierarchy.from_wordnet(wordnet.class_list("cifar100"))
     assert h.lca(whale, dolphin) == whale + GROUP
     graph = wordnet.graph_distances([whale, dolphin, seal])

@@ -5,7 +5,7 @@ import shutil
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pooch
@@ -73,8 +73,26 @@ def download_archive(url: str, folder: Path, checksum: str) -> Path:
     return folder
 
 
+def download_archives(archives: Mapping[str, str], folder: Path, inside: str = "") -> Path:
+    """Download several archives that unpack into one another, and move what lies ``inside`` to ``folder``.
+
+    ``archives`` gives the checksum of each URL. They lie beside ``folder`` until all is in place, so that a
+    later call after an interruption goes on with the next one; errors as `download`.
+    """
+    kept = folder.with_name(f".{folder.name}.archives")
+    with working_folder(folder) as scratch:
+        if folder.exists():
+            raise CkfrError(f"{folder} is there already, but not whole; move it away.")
+        kept.mkdir(exist_ok=True)
+        for url, checksum in archives.items():
+            unpack(download(url, kept / url.split("/")[-1], checksum), scratch / "content")
+        (scratch / "content" / inside).rename(folder)
+    shutil.rmtree(kept)
+    return folder
+
+
 def unpack(archive: Path, folder: Path) -> Path:
-    """Unpack a zip or tar, which a checksum has shown to be the publisher's, into a new folder."""
+    """Unpack a zip or tar, which a checksum has shown to be the publisher's, into a folder."""
     # Python 3.11.2, which Debian 12 ships, has no filter yet; from 3.12 on its absence is deprecated.
     safe = {"filter": "data"} if hasattr(tarfile, "data_filter") and tarfile.is_tarfile(archive) else {}
     try:
