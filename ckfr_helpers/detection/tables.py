@@ -1,7 +1,7 @@
 """Scored boxes and true ones of many pictures, as flat tables, and what makes the first of scored regions."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -47,6 +47,35 @@ class Rows(NamedTuple):
     def of(self, label: int) -> "Rows":
         """The rows of one class."""
         return self.where(self.labels == label)
+
+
+def objects_of(targets: Sequence[Mapping[str, Any]], image_ids: Sequence[int] | Sequence[str]) -> Objects:
+    """The objects in the targets of a source, by their ``boxes``, ``box_labels`` and perhaps ``difficult``.
+
+    Args:
+        targets: of one picture each, as `datasets.base.Target`; transformed with the picture or not.
+        image_ids: one for every picture.
+    """
+    if len(targets) != len(image_ids) or not len(targets):
+        counts = f"{len(targets)} targets and {len(image_ids)} ids"
+        raise CkfrError(f"There are {counts} of pictures; expected as many of each, and at least one.")
+    for target, image in zip(targets, image_ids, strict=True):
+        if missing := {"boxes", "box_labels"} - set(target):
+            raise CkfrError(
+                f"The target of picture {image} has no {min(missing)}; it has {', '.join(target)}."
+            )
+    numbers = [len(target["box_labels"]) for target in targets]
+    return Objects(
+        torch.cat([target["boxes"].as_subclass(Tensor) for target in targets]),
+        torch.cat([target["box_labels"] for target in targets]),
+        np.repeat(np.asarray(image_ids), numbers),
+        torch.cat(
+            [
+                target.get("difficult", torch.zeros(len(target["boxes"]), dtype=torch.bool))
+                for target in targets
+            ]
+        ),
+    )
 
 
 def keep_best(

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchmetrics.detection import MeanAveragePrecision
 
+from ckfr_helpers.datasets.base import make_example
 from ckfr_helpers.detection import detection_average_precision
 from ckfr_helpers.detection.scores import corloc, detection_map, tree_credit
-from ckfr_helpers.detection.tables import Detections, Objects, keep_best
+from ckfr_helpers.detection.tables import Detections, Objects, keep_best, objects_of
 from ckfr_helpers.hierarchy import Hierarchy
 from ckfr_helpers.runtime import CkfrError
 
@@ -206,6 +207,27 @@ def test_corloc_asks_each_pictures_best_box_alone():
     found = corloc(detections, objects, 3)
     assert found.per_class == pytest.approx([1 / 2, 0, math.nan], nan_ok=True)
     assert found.mean == pytest.approx(1 / 4)
+
+
+def test_the_objects_of_targets_are_a_table():
+    """As a source gives them; a picture's own labels find it, a difficult object does not count."""
+    targets = [
+        make_example(
+            torch.zeros(3, 20, 60), 0, torch.tensor([[0, 0, 9, 9], [20, 0, 29, 9]]), box_labels=labels
+        )[1]
+        for labels in (torch.tensor([0, 1]), torch.tensor([1, 1]))
+    ]
+    targets[1]["difficult"] = torch.tensor([True, False])
+    objects = objects_of(targets, ["a", "b"])
+    assert objects.image_ids.tolist() == ["a", "a", "b", "b"]
+    assert objects.difficult.tolist() == [False, False, True, False]
+    scores = torch.ones(4)
+    found = detection_map(Detections(objects.boxes, scores, objects.labels, objects.image_ids), objects, 2)
+    assert found.per_class.tolist() == [1, 1]
+    with pytest.raises(CkfrError, match="target of picture b has no box_labels; it has label"):
+        objects_of([targets[0], {"label": 1, "boxes": targets[1]["boxes"]}], ["a", "b"])
+    with pytest.raises(CkfrError, match="0 targets and 0 ids"):
+        objects_of([], [])
 
 
 def test_the_best_boxes_of_scored_regions():
