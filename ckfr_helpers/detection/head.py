@@ -14,20 +14,11 @@ from torchvision.ops import box_iou
 from ckfr_helpers.detection.regions import BoxScores, edges, padded, weigh
 from ckfr_helpers.runtime import CkfrError, check_number
 
+_LENGTHS_STAY: dict[str, Any] = {"length": None, "class_temperature": 1.0}
 PRESETS: dict[str, dict[str, Any]] = {
-    "hbilen": {
-        "length": None,
-        "class_temperature": 1.0,
-        "detection_temperature": 2.0,
-        "box_scores": "hbilen",
-    },
-    "adursun": {
-        "length": None,
-        "class_temperature": 1.0,
-        "detection_temperature": 1.0,
-        "box_scores": "product",
-    },
-    "mlic": {"length": None, "class_temperature": 1.0, "detection_temperature": 1.0, "box_scores": "product"},
+    "hbilen": {**_LENGTHS_STAY, "detection_temperature": 2.0, "box_scores": "hbilen"},
+    "adursun": {**_LENGTHS_STAY, "detection_temperature": 1.0, "box_scores": "product"},
+    "mlic": {**_LENGTHS_STAY, "detection_temperature": 1.0, "box_scores": "product"},
 }
 """What WSDDN's authors, wsddn.pytorch and MLIC-KD-WSD do; the last teaches at ``sharpen=2``."""
 

@@ -28,6 +28,7 @@ def cache_regions(
     size: tuple[int, int],
     pooling: Pooling = "align",
     side: int = 1,
+    scores: Sequence[Tensor] | None = None,
     progress: bool = True,
 ) -> CachedFeatures:
     """Pool the regions of cached maps once, for a `Detector` whose trunk does not change.
@@ -36,9 +37,11 @@ def cache_regions(
         maps: with features (N, C, h, w), from `models.cache_features`.
         boxes: (n, 4) for each of their rows, in pixels of a picture of ``size``.
         size, pooling, side: as for `regions.pool_regions`.
+        scores: (n,) for each of their rows, where the boxes have scores.
 
     Returns:
-        The same with features ``regions`` (N, R, C), in the maps' precision, ``boxes`` and ``counts``.
+        The same with features ``regions`` (N, R, C), in the maps' precision, ``boxes``, ``counts``, and with
+        scores ``box_scores``.
     """
     if len(boxes) != len(maps):
         raise CkfrError(f"There are boxes for {len(boxes)} of {len(maps)} pictures; expected them for each.")
@@ -51,6 +54,8 @@ def cache_regions(
         pooled, _ = pool_regions(maps.features[some], together[some], counts[some], size, pooling, side)
         parts.append(padded(pooled.to(maps.features.dtype), counts[some], together.shape[1]))
     features = {"regions": torch.cat(parts), "boxes": together, "counts": counts}
+    if scores is not None:
+        features["box_scores"] = padded(torch.cat(list(scores)).float(), counts, together.shape[1])
     return CachedFeatures(features, maps.labels, maps.indices, maps.targets)
 
 
@@ -89,19 +94,19 @@ class WithProposals(ImageSource):
 
 
 class RegionLoader:
-    """Batches of a loader over `WithProposals`, with the inputs that `networks` take.
+    """Batches of a loader with the inputs that `networks` take, and with a teacher's answers.
 
     Args:
-        loader: from `datasets.loading.make_loader`; its view brings ``boxes``, ``box_scores`` if there are
-            any, and whatever targets the task needs.
-        most: rows for regions in every batch; each picture's first ones are taken, and several processes need
-            the same number.
+        loader: from `datasets.loading.make_loader`; over `WithProposals` its view brings ``boxes`` and, if
+            there are any, ``box_scores``. Without them the inputs stay pictures.
+        most: rows for regions in every batch, for each picture's first; 0 for as many as a batch needs, which
+            will not do for several processes.
         min_side: boxes that a crop left with a shorter side, in pixels, are dropped.
         rows: further targets by index of the example, (N, …) each, such as a teacher's answers.
     """
 
     def __init__(
-        self, loader: DataLoader, most: int, min_side: float = 1, rows: Mapping[str, Tensor] | None = None
+        self, loader: DataLoader, most: int = 0, min_side: float = 1, rows: Mapping[str, Tensor] | None = None
     ) -> None:
         self.loader, self.most, self.min_side, self.rows = loader, most, min_side, rows or {}
         self.batch_sampler, self.dataset = loader.batch_sampler, loader.dataset
@@ -110,19 +115,30 @@ class RegionLoader:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[Batch]:
-        for pictures, targets, indices in self.loader:
+        for inputs, targets, indices in self.loader:
             targets = {**targets, **{name: values[indices] for name, values in self.rows.items()}}
-            boxes = [own.as_subclass(Tensor) for own in targets.pop("boxes")]
-            kept = [((edges(own)[:, 2:] - own[:, :2]) >= self.min_side).all(1) for own in boxes]
-            together, counts = pad_boxes(
-                [own[some] for own, some in zip(boxes, kept, strict=True)], self.most
-            )
-            inputs = {"maps": pictures, "boxes": together, "counts": counts}
-            if "box_scores" in targets:
-                scores = zip(targets.pop("box_scores"), kept, strict=True)
-                own = torch.cat([one[some][: self.most].float() for one, some in scores])
-                inputs["box_scores"] = padded(own, counts, self.most)
+            if "boxes" in targets:
+                boxes = [own.as_subclass(Tensor) for own in targets.pop("boxes")]
+                inputs = {"maps": inputs, **self._regions(boxes, targets.pop("box_scores", None), indices)}
             yield inputs, targets, indices
+
+    def _regions(self, boxes: list[Tensor], scores: Any, indices: Tensor) -> dict[str, Tensor]:
+        """Those of a batch that are large enough, padded."""
+        kept = [(edges(own)[:, 2:] - own[:, :2] >= self.min_side).all(1) for own in boxes]
+        for index, some in zip(indices.tolist(), kept, strict=True):
+            if not some.any():
+                where = self.dataset.source.where(index)  # type: ignore[attr-defined]
+                raise CkfrError(
+                    f"No proposal of {where} has sides of {self.min_side:g} pixels once transformed; "
+                    "expected a milder crop, a smaller min_side or more proposals."
+                )
+        large = [own[some] for own, some in zip(boxes, kept, strict=True)]
+        together, counts = pad_boxes(large, self.most or None)
+        found = {"boxes": together, "counts": counts}
+        if scores is not None:
+            rows = [own[some][: together.shape[1]].float() for own, some in zip(scores, kept, strict=True)]
+            found["box_scores"] = padded(torch.cat(rows), counts, together.shape[1])
+        return found
 
 
 def teach(

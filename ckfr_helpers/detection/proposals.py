@@ -77,10 +77,12 @@ def selective_search(image: Tensor, mode: str = "fast", min_side: int = MIN_SIDE
     """
     if mode not in MODES:
         raise CkfrError(f"The mode is {mode!r}; expected one of {', '.join(MODES)}.")
+    if image.dtype != torch.uint8 or image.ndim != 3 or len(image) != 3:
+        raise CkfrError(f"The picture is {image.dtype} {tuple(image.shape)}; expected uint8 (3, H, W).")
     if not hasattr(cv2, "ximgproc"):
+        other = "opencv-contrib-python-headless in place of (not beside) opencv-python-headless"
         raise CkfrError(
-            "Selective search needs OpenCV's contributed modules, which are not here; take grid_boxes, or "
-            "install opencv-contrib-python-headless in place of (not beside) opencv-python-headless."
+            f"Selective search needs OpenCV's contributed modules; take grid_boxes, or install {other}."
         )
     search = cv2.ximgproc.segmentation.createSelectiveSearchSegmentation()
     search.setBaseImage(np.ascontiguousarray(image.flip(0).permute(1, 2, 0).cpu().numpy()))  # BGR
@@ -94,15 +96,10 @@ def read_edge_boxes(path: str | Path, min_side: int = MIN_SIDE) -> dict[str, tup
     """Boxes and scores by picture, from a file such as WSDDN's authors publish for VOC 2007.
 
     Its cells ``boxes`` hold y0, x0, y1, x1 counted from 1, both ends inside; here they are counted from 0.
+    How they are found: Zitnick and Dollár, "Edge Boxes", ECCV 2014.
 
     Returns:
         For each of ``images``, e.g. ``"000005"``: boxes (R, 4) and scores (R,) float32; R may be 0.
-
-    Raises:
-        CkfrError: if the file is missing, damaged, or has no such cells.
-
-    Reference:
-        Bilen and Vedaldi, CVPR 2016; Zitnick and Dollár, "Edge Boxes", ECCV 2014.
     """
     cells = ("images", "boxes", "boxScores")
     try:

@@ -28,11 +28,14 @@ class CachedFeatures:
         return len(self.labels)
 
     def with_targets(self, **targets: Tensor) -> Self:
-        """The same features with further targets, a row for each of theirs."""
+        """The same with further targets, whose rows are ordered by index (`training.evaluation.collect`)."""
         for name, rows in targets.items():
             if len(rows) != len(self):
                 raise CkfrError(f"{name} has {len(rows)} rows for {len(self)} examples; expected as many.")
-        return replace(self, targets={**self.targets, **targets})
+        place = self.indices.argsort().argsort()  # of each row among those ordered by index
+        return replace(
+            self, targets={**self.targets, **{name: rows[place] for name, rows in targets.items()}}
+        )
 
     def set_epoch(self, epoch: int) -> None:
         """Nothing to choose: what is cached is the same in every epoch."""

@@ -4,7 +4,7 @@ Both methods start from the same weights and see the same batches, so their diff
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,12 +44,18 @@ def cache_split(
     batch_size: int = 16,  # larger ones take a third longer on a CPU, moving memory about
     workers: int | None = None,
     progress: bool = True,
+    keys: Sequence[str] = ("label",),
 ) -> CachedFeatures:
-    """Every example, resized to ``size`` pixels and normalised, through the first ``stage`` stages."""
+    """Every example, resized to ``size`` pixels and normalised, through the first ``stage`` stages.
+
+    Of ``keys``, entries of its target, what is a tensor of one shape for all stays beside the label.
+    """
     trunk, _ = model.split(stage)
     transform = make_transform("light", train=False, size=size, mean=model.mean, std=model.std)
     workers = min(2, num_workers()) if workers is None else workers
-    loader = make_loader(TransformedView(source, transform), batch_size, train=False, workers=workers)
+    loader = make_loader(
+        TransformedView(source, transform, keys=keys), batch_size, train=False, workers=workers
+    )
     device = next(model.parameters()).device.type
     return cache_features(trunk, loader, device=device, progress=progress)
 

@@ -278,5 +278,7 @@ def test_cached_features_may_be_a_mapping_with_targets_beside_the_label():
     assert targets["labels"].flatten().tolist() == [False, False, False, True]
     torch.testing.assert_close(targets["teacher"], indices / 6)
     assert torch.equal(targets["label"], indices % 2)
+    turned = CachedFeatures(rows[:, None], rows, 10 - rows).with_targets(teacher=torch.arange(5, 11))
+    assert torch.equal(turned.targets["teacher"], turned.indices)
     with pytest.raises(CkfrError, match="teacher has 5 rows for 6 examples"):
         cached.with_targets(teacher=torch.zeros(5))

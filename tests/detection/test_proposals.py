@@ -69,6 +69,8 @@ def test_selective_search_without_the_contributed_modules_says_what_to_do(monkey
         selective_search(torch.zeros(3, 8, 8, dtype=torch.uint8))
     with pytest.raises(CkfrError, match="'slow'; expected one of single, fast, quality"):
         selective_search(torch.zeros(3, 8, 8, dtype=torch.uint8), "slow")
+    with pytest.raises(CkfrError, match=r"torch.float32 \(3, 8, 8\); expected uint8"):
+        selective_search(torch.zeros(3, 8, 8))
 
 
 def cell(*values):
