@@ -16,7 +16,8 @@ from ckfr_helpers.retrieval.pictures import (
     read_picture,
 )
 from ckfr_helpers.retrieval.regions import inside
-from ckfr_helpers.retrieval.search import search
+from ckfr_helpers.retrieval.search import expand, search
+from ckfr_helpers.runtime import check_number
 
 QUERY_CLASSES = 8  # the likeliest of the query, which the first pictures are asked for
 Box = list[float]  # x0, y0, x1, y1 in pixels, both ends inside
@@ -24,7 +25,13 @@ Box = list[float]  # x0, y0, x1, y1 in pixels, both ends inside
 
 @torch.inference_mode()
 def rank(
-    model: Classifier, collection: Collection, path: Path, box: Box | None, online: int, most: int
+    model: Classifier,
+    collection: Collection,
+    path: Path,
+    box: Box | None,
+    online: int,
+    most: int,
+    expansion: int = 0,
 ) -> tuple[Tensor, list[tuple[int, float]]]:
     """The picture (3, H, W), and rows of the collection without it, best first, with their scores.
 
@@ -39,10 +46,12 @@ def rank(
         online: so many of the first are read again, described for the query's classes, and sorted by that;
             their scores are of other descriptors than those after them.
         most: rows to rank.
+        expansion: neighbours that the query is joined by before the collection is ranked by it again.
 
     Raises:
         CkfrError: for a picture that cannot be read, a box outside it, or a network without class maps.
     """
+    check_number("expansion", expansion, 0, whole=True)
     picture, recipe = read_picture(path), collection.recipe
     height, width = picture.shape[1:]
     x0, y0, x1, y1 = box or [0, 0, width - 1, height - 1]
@@ -55,8 +64,13 @@ def rank(
             seen = picture_features(model, fit(crop, recipe.size)[None])
             classes = likeliest(model, seen, max(recipe.classes, QUERY_CLASSES))[0]
         own = None if classes is None or recipe.method != "classes" else classes[: recipe.classes]
-        hits = search(describe_features(model, part, recipe, own), collection.descriptors, most)
         places = [collection.pictures / name for name in collection.names]
+        vector = describe_features(model, part, recipe, own)
+        if expansion:
+            near = search(vector, collection.descriptors, expansion + 1).ids[0].tolist()
+            near = [row for row in near if places[row] != path.resolve()][:expansion]  # not the query itself
+            vector = expand(vector, collection.descriptors, [near], len(near))
+        hits = search(vector, collection.descriptors, most)
         pairs = zip(hits.ids[0].tolist(), hits.scores[0].tolist(), strict=True)
         ranked = [(row, score) for row, score in pairs if places[row] != path.resolve()]
         if classes is None or not online:

@@ -60,6 +60,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for command, number in ((find, 100), (score, 0)):
         text = f"ask the first N again for the query's classes (default: {number})"
         command.add_argument("--online", type=int, default=number, metavar="N", help=text)
+        text = "join the query with its N nearest pictures before ranking by it (default: 0)"
+        command.add_argument("--expand", type=int, default=0, metavar="N", help=text)
 
 
 def run_index(options: argparse.Namespace) -> None:
@@ -76,7 +78,7 @@ def run_search(options: argparse.Namespace) -> Found:
     collection = open_collection(place, model)
     online = min(options.online, len(collection.names)) if model.gap_linear else 0
     most = max(options.top, online) + 1  # the query itself may be among them, and is left out
-    query, ranked = rank(model, collection, options.picture, options.box, online, most)
+    query, ranked = rank(model, collection, options.picture, options.box, online, most, options.expand)
     ranked = ranked[: options.top]
     with atomic_path(options.out / "ranked.csv") as path, open(path, "w", newline="") as file:
         table = csv.writer(file)
@@ -108,7 +110,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
     pairs = zip(truth.queries, truth.boxes.tolist(), strict=True)
     for query, box in tqdm(pairs, total=len(truth.queries), desc="queries", disable=options.quiet):
         path = collection.pictures / where[query]
-        _, ranked = rank(model, collection, path, box, options.online, len(stems))
+        _, ranked = rank(model, collection, path, box, options.online, len(stems), options.expand)
         kept = [row for row, _ in ranked if stems[row] not in only_queries]
         rankings.append([number.get(stems[row], len(number) + row) for row in kept])
     scores = evaluate(rankings, truth.truths)

@@ -56,9 +56,21 @@ def read_picture(path: Path) -> Tensor:
 
 @torch.inference_mode()
 def picture_features(model: Classifier, pictures: Tensor) -> Tensor:
-    """(B, 3, H, W) uint8 -> (B, C, h, w), on the model's device; put the model in evaluation mode before."""
+    """(B, 3, H, W) uint8 -> (B, C, h, w), on the model's device; put the model in evaluation mode before.
+
+    Raises:
+        CkfrError: for a network that takes pictures of one shape only.
+    """
     inputs = model.normalize(pictures.to(next(model.parameters()).device))
-    return model.features(inputs.contiguous(memory_format=torch.channels_last))  # a third less time on a CPU
+    try:
+        return model.features(
+            inputs.contiguous(memory_format=torch.channels_last)
+        )  # faster on a CPU by a third
+    except AssertionError as error:  # how transformers say that they take one shape of picture only
+        shape = f"{pictures.shape[3]} × {pictures.shape[2]} pixels"
+        raise CkfrError(
+            f"{model.name} takes no picture of {shape} ({error}); take a network that does."
+        ) from error
 
 
 def likeliest(model: Classifier, features: Tensor, number: int) -> Tensor:

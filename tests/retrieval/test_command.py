@@ -10,13 +10,14 @@ from PIL import Image
 from torch import nn
 
 from ckfr_helpers.__main__ import main
-from ckfr_helpers.models.classifier import Classifier
+from ckfr_helpers.models.classifier import Classifier, build_model
 from ckfr_helpers.retrieval import command
 from ckfr_helpers.retrieval.answer import QUERY_CLASSES, rank
 from ckfr_helpers.retrieval.collection import open_collection
 from ckfr_helpers.retrieval.descriptors import describe, describe_classes
 from ckfr_helpers.retrieval.pictures import fit, picture_features, read_picture
 from ckfr_helpers.retrieval.regions import inside
+from ckfr_helpers.runtime import CkfrError
 
 
 def small(*_: object) -> Classifier:
@@ -101,6 +102,20 @@ def test_stored_descriptors_rank_and_the_querys_classes_rank_the_first_again(fol
     )
 
 
+def test_a_query_is_joined_by_its_nearest_and_never_by_its_own_picture(folder, tmp_path):
+    main(["retrieve", "index", str(folder), "--size", "96", "--quiet"])
+    collection, model = open_collection(tmp_path / "runs" / "collection"), small()
+    box = [8.0, 8.0, 55.0, 55.0]
+    _, plain = rank(model, collection, folder / "p00.png", box, 0, 12)
+    _, joined = rank(model, collection, folder / "p00.png", box, 0, 12, expansion=2)
+    stored = torch.from_numpy(np.array(collection.descriptors))
+    own = inside(picture_features(model, fit(read_picture(folder / "p00.png"), 96)[None]), box, (64, 96))
+    query = describe(own, "gem")[0] + stored[[row for row, _ in plain[:2]]].sum(0)
+    expected = stored @ (query / query.norm())
+    assert sorted(row for row, _ in joined) == list(range(1, 12))
+    torch.testing.assert_close(torch.tensor([s for _, s in joined]), expected[[row for row, _ in joined]])
+
+
 def test_a_ground_truth_is_scored(folder, tmp_path, capsys):
     one = {"bbx": [8, 8, 55, 55], "easy": [0], "hard": [1], "junk": []}
     truth = {"imlist": [f"p{n:02}" for n in range(1, 12)], "qimlist": ["p00"], "gnd": [one]}
@@ -136,6 +151,7 @@ def test_what_is_wrong_is_said_in_one_sentence(folder, tmp_path, capsys, monkeyp
     assert "not in a picture 96 pixels wide" in said(capsys, "search", first, "--box", 0, 0, 300, 20)
     assert "There is no picture" in said(capsys, "search", folder / "lost.png")
     assert "--top is 0" in said(capsys, "search", first, "--top", 0)
+    assert "expansion is -1" in said(capsys, "search", first, "--expand", -1)
     empty = {"bbx": [8, 8, 55, 55], "easy": [], "hard": [], "junk": []}
     for gnd, names, told in (
         (empty, ["p01"], "No query has a positive"),
@@ -143,6 +159,9 @@ def test_what_is_wrong_is_said_in_one_sentence(folder, tmp_path, capsys, monkeyp
     ):
         truth.write_bytes(pickle.dumps({"imlist": names, "qimlist": ["p00"], "gnd": [gnd]}))
         assert told in said(capsys, "evaluate", folder, "--truth", truth, "--size", 96, "--quiet")
+    transformer = build_model("vit_tiny_patch16_224", 5, pretrained=False)
+    with pytest.raises(CkfrError, match="vit_tiny_patch16_224 takes no picture of 96 × 64 pixels"):
+        picture_features(transformer, torch.zeros(1, 3, 64, 96, dtype=torch.uint8))
     other = small()
     other.mean = (0.0, 0.0, 0.0)
     monkeypatch.setattr(command, "build_model", lambda *_: other)

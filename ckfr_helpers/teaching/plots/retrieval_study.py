@@ -1,4 +1,4 @@
-"""Figure and tables of notebook 05's study: ways of ranking side by side."""
+"""Figures and tables of notebook 05's study: ways of ranking side by side, and what is put on top of them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,9 +7,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
+from ckfr_helpers.losses.rivals import BASELINE as PLAIN
 from ckfr_helpers.metrics import Interval
-from ckfr_helpers.teaching.plots.style import BASELINE, OURS, subplots
+from ckfr_helpers.teaching.plots.style import BASELINE, COLOURS, OURS, subplots
 from ckfr_helpers.training.results import Results, chance_sentence
 
 PROTOCOLS = {"ap_easy": "easy", "ap_medium": "medium", "ap_hard": "hard"}
@@ -32,7 +34,11 @@ TITLES = {
 
 
 def title(method: str) -> str:
-    """What figures and tables call a method."""
+    """What figures and tables call a method, with what stands on top of it."""
+    for mark in (" + ", ", "):
+        first, found, rest = method.partition(mark)
+        if found:
+            return f"{TITLES.get(first, first)}{mark}{'CKFR' if rest == 'ckfr' else rest}"
     return TITLES.get(method, method)
 
 
@@ -68,6 +74,27 @@ def levels(results: Results, methods: Sequence[str]) -> Figure:
     return figure
 
 
+def on_top(
+    results: Results, methods: Sequence[str], tricks: Sequence[str], score: str = "ap_medium"
+) -> Figure:
+    """What each trick changes for each method, paired on seeds, with 95 % intervals."""
+    label = results.datasets[0]
+    colours = dict(zip(tricks, (COLOURS["orange"], COLOURS["green"], COLOURS["purple"]), strict=False))
+    figure, axis = subplots(figsize=(8.5, 0.5 * len(methods) + 1.2))
+    figure.set_layout_engine("constrained")
+    for place, method in enumerate(methods):
+        for number, trick in enumerate(tricks):
+            found = results.difference(label, f"{method} + {trick}", score, method)
+            _bar(axis, found, place + 0.24 * (number - (len(tricks) - 1) / 2), colours[trick])
+    axis.axvline(0, color="black", linewidth=1)
+    axis.set_yticks(range(len(methods)), [title(method) for method in methods])
+    axis.invert_yaxis()
+    axis.set_xlabel(f"change of mean average precision ({PROTOCOLS[score]}) →  more is better")
+    handles = [Line2D([], [], color=c, marker="o", label=f"+ {trick}") for trick, c in colours.items()]
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+    return figure
+
+
 def table(results: Results, methods: Sequence[str], against: str = AGAINST) -> pd.DataFrame:
     """Means over seeds with 95 % intervals, and the difference to one method over seeds and photographs."""
     label, rows = results.datasets[0], {}
@@ -98,6 +125,35 @@ def by_chance(results: Results, methods: Sequence[str], against: str = AGAINST) 
     """How many intervals `table` shows, and how many would exclude zero by chance."""
     told = [one for m in methods if m != against for one in differences(results, m, against)]
     return chance_sentence(told)
+
+
+def energy(results: Results) -> pd.DataFrame:
+    """Energy of the class maps on the query's object, and its rank correlation with AP over queries."""
+    label, scores = results.datasets[0], {"energy": "energy", "energy_ap": "rank correlation with AP"}
+    rows = {
+        title(method): {shown: f"{results.mean(label, method, score):.3f}" for score, shown in scores.items()}
+        for method in ("own classes", "query's classes")
+    }
+    return pd.DataFrame(rows).T
+
+
+def own_networks(results: Results) -> pd.DataFrame:
+    """Features of cross-entropy's and CKFR's networks: finding the instance, and finding its class.
+
+    Means over seeds; in the last rows CKFR − cross-entropy, paired on seeds. A star: the interval excludes 0.
+    """
+    label, rows = results.datasets[0], {}
+    scores = {"ap_medium": "mAP medium (the instance)", "ahp": "hierarchical precision, area (its class)",
+              "first_wrong": "tree height of the first wrong answer"}  # fmt: skip
+    for way in ("gem", "query's classes"):
+        for name, method in (("cross-entropy", f"{way}, {PLAIN}"), ("CKFR", f"{way}, ckfr")):
+            found = {shown: f"{results.mean(label, method, score):.3f}" for score, shown in scores.items()}
+            rows[title(way), name] = found
+        rows[title(way), "difference"] = {
+            shown: _told(results.difference(label, f"{way}, ckfr", score, f"{way}, {PLAIN}"))
+            for score, shown in scores.items()
+        }
+    return pd.DataFrame(rows).T
 
 
 def _told(found: Interval | None) -> str:
