@@ -3,6 +3,7 @@
 import math
 from typing import Literal
 
+import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
@@ -27,7 +28,8 @@ def encode_location(
 
     Returns:
         (N, 6): sin(pi x), then cos(pi x), of x = (longitude / 180, latitude / 90, 2 date - 1). What is not
-        known (NaN) stays NaN; `MetadataEncoder` takes it. The type is that of the input.
+        known (NaN) stays NaN; `MetadataEncoder` takes it. The type is that of the narrowest
+        column; lists and whole numbers count as torch's default.
 
     Raises:
         CkfrError: a value out of range, usually columns in another order (the source divided latitude by 180
@@ -39,10 +41,15 @@ def encode_location(
     """
     east, north, time = check_location(longitude, latitude, date)
     angles = math.pi * torch.stack([east / 180, north / 90, 2 * time - 1], dim=1)
-    given = [torch.as_tensor(values) for values in (longitude, latitude, date)]
-    types = [values.dtype for values in given if values.is_floating_point()] or [torch.get_default_dtype()]
+    types = [_precision(values) for values in (longitude, latitude, date)]
     narrowest = min(types, key=lambda one: torch.finfo(one).bits)
     return torch.cat([angles.sin(), angles.cos()], dim=1).to(narrowest)
+
+
+def _precision(values: ArrayLike | Tensor) -> torch.dtype:
+    if isinstance(values, Tensor) and values.is_floating_point():
+        return values.dtype
+    return torch.float64 if getattr(values, "dtype", None) == np.float64 else torch.get_default_dtype()
 
 
 def is_known(encoded: Tensor) -> Tensor:

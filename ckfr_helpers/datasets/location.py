@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
@@ -25,7 +26,7 @@ def check_location(
             the usual reason, and the message says so.
     """
     columns = {
-        name: torch.atleast_1d(torch.as_tensor(values)).double()
+        name: torch.atleast_1d(_numbers(name, values))
         for name, values in (("longitude", longitude), ("latitude", latitude), ("date", date))
     }
     shapes = [tuple(column.shape) for column in columns.values()]
@@ -35,6 +36,16 @@ def check_location(
         _refuse(name, columns[name], columns[name].abs() > reach)
     _refuse("date", columns["date"], (columns["date"] < 0) | (columns["date"] >= 1))
     return columns["longitude"], columns["latitude"], columns["date"]
+
+
+def _numbers(name: str, values: ArrayLike | Tensor) -> Tensor:
+    """As float64; None, as JSON has it, is NaN."""
+    if isinstance(values, Tensor):
+        return values.double()
+    try:
+        return torch.tensor(np.asarray(values, np.float64))
+    except (TypeError, ValueError) as error:
+        raise CkfrError(f"The {name} is no column of numbers ({error}); expected {UNITS[name]}.") from None
 
 
 def _refuse(name: str, values: Tensor, wrong: Tensor) -> None:

@@ -46,6 +46,7 @@ def test_every_pair_lies_on_its_circle_and_the_date_line_is_no_border(longitude,
         (([0.3], [12.0], [-40.0]), "date of example 0 is -40"),
         (([0.3, 0.2], [12.0], [0.1]), r"shapes \[\(2,\), \(1,\), \(1,\)\]; expected \(N,\)"),
         (([float("inf")], [12.0], [0.1]), "longitude of example 0 is inf"),
+        ((["west"], [12.0], [0.1]), "longitude is no column of numbers .*could not convert"),
     ],
 )
 def test_bad_columns_are_one_sentence(values, sentence):
