@@ -35,6 +35,7 @@ _REGISTRY: dict[str, _Entry] = {
     "voc2007": _Entry("sources.voc:Voc2007", "sources.voc:fetch"),
     "coco": _Entry("sources.coco:Coco", "sources.coco:fetch"),
     "imagenet": _Entry("sources.imagenet:ImageNet", "sources.imagenet:fetch"),
+    "nabirds": _Entry("sources.nabirds:NABirds", None),
     "several-photos": _Entry("scenes.several:SeveralScenes", None),
     "wordnet": _Entry(None, "fetching.wordnet:fetch"),
 }

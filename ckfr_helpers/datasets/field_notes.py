@@ -32,6 +32,10 @@ class Notes(NamedTuple):
     latitude: np.ndarray  # (N,) float64 degrees
     date: np.ndarray  # (N,) float64, share of the year in [0, 1)
 
+    def at(self, row: int) -> dict[str, float]:
+        """One note, as a target's ``metadata`` has it."""
+        return {name: float(column[row]) for name, column in self._asdict().items()}
+
 
 class FieldNotes:
     """Where and when each class is met: homes on the globe and one season, drawn by the seed.

@@ -48,8 +48,7 @@ class Noted(ImageSource):
     def __getitem__(self, index: int) -> Example:
         """The source's example; ``metadata`` has ``longitude``, ``latitude`` and ``date``, NaN where lost."""
         image, target = self.source[index]
-        values = {name: float(column[index]) for name, column in self.notes._asdict().items()}
-        target = {**target, "metadata": values}
+        target = {**target, "metadata": self.notes.at(index)}
         if self.lines is not None:
             target["text"] = self.lines[target["photo"]]
         return image, target
