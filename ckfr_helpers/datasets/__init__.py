@@ -27,6 +27,7 @@ class _Entry(NamedTuple):
 
 _REGISTRY: dict[str, _Entry] = {
     "photos": _Entry("scenes.single:PhotoScenes", "scenes.photos:fetch"),
+    "photo-lines": _Entry(None, "photo_lines:fetch"),
     "mini-imagenet": _Entry("sources.mini_imagenet:MiniImageNet", "sources.mini_imagenet:fetch"),
     "tiny-imagenet": _Entry("sources.tiny_imagenet:TinyImageNet", "sources.tiny_imagenet:fetch"),
     "cifar10": _Entry("sources.cifar:Cifar", "sources.cifar:fetch", {"name": "cifar10"}),

@@ -18,7 +18,7 @@ def test_the_names_of_sources_and_of_what_can_be_fetched():
         "imagenet",
     )
     assert set(datasets.names()) >= {*fetched, "folder"}  # and what other tests registered
-    assert set(datasets.fetchable()) == {*fetched, "wordnet"}
+    assert set(datasets.fetchable()) == {*fetched, "wordnet", "photo-lines"}
 
 
 def test_unknown_names_list_the_known_ones(tmp_path):
