@@ -1,0 +1,277 @@
+"""Notebook 06 over five seeds: what a detector finds that saw no box, and what a classifier learns from it.
+
+    python benchmarks/detection_study.py
+
+A seed draws other scenes of the same photographs, other partners of classes, and first weights. Settings are
+chosen by mean average precision of labels on validation scenes, means over seeds: rates of the plain student,
+of the plain classifier of large pictures and of WSDDN, and WSDDN's temperature; all other students have the
+plain student's rate. The share of the centre's box, the spatial regulariser and alpha are chosen by box mAP
+at IoU 0.5 on validation, the threshold of class maps by box accuracy there: these have seen validation boxes,
+WSDDN has not. Writes study_detection (labels, at two strengths of pairing) and study_detection_boxes into
+benchmarks/results, .csv and .json. Needs the photographs (`ckfr fetch photos`).
+"""
+
+import argparse
+import itertools
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import joblib
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from ckfr_helpers import datasets
+from ckfr_helpers.detection.regions import padded
+from ckfr_helpers.detection.rivals import box_scores
+from ckfr_helpers.detection.tables import Detections
+from ckfr_helpers.detection.tasks import DetectorTask, image_scores
+from ckfr_helpers.hierarchy.tree import Hierarchy
+from ckfr_helpers.losses import AlignedTripletLoss
+from ckfr_helpers.models import build_model
+from ckfr_helpers.runtime import environment
+from ckfr_helpers.teaching.detection_lesson import (
+    detections_of,
+    detector_maps,
+    label_scores,
+    looks,
+    pairing_scores,
+    rivals,
+)
+from ckfr_helpers.teaching.detection_scenes import LITE, SIZE, SMALL, Seen, see
+from ckfr_helpers.teaching.detection_training import (
+    class_maps,
+    region_scores,
+    said,
+    train_detector,
+    train_plain,
+    train_student,
+    train_supervised,
+)
+from ckfr_helpers.training.results import (
+    Results,
+    as_table,
+    made_by,
+    parse,
+    run_rows,
+    spell,
+    write_results,
+)
+
+RESULTS = Path(__file__).parent / "results"
+SCENES = {"train": 480, "val": 144, "test": 288}
+PAIRINGS = (0.0, 0.8)
+EPOCHS = 12
+STUDENT, PLAIN, WSDDN = "plain student", "plain, large", "WSDDN"
+HIDDEN = "WSDDN, hidden layer"
+TRIED: dict[str, list[dict[str, float]]] = {
+    STUDENT: [{"lr": lr} for lr in (3e-4, 1e-3, 3e-3)],
+    PLAIN: [{"lr": lr} for lr in (1e-3, 3e-3, 1e-2)],
+    WSDDN: [
+        {"lr": lr, "detection_temperature": t}
+        for lr, t in ((3e-4, 1.0), (1e-3, 1.0), (1e-3, 2.0), (3e-3, 1.0))
+    ],
+}
+SHARES, WIDTH, SPATIAL, ALPHAS = (0.3, 0.4, 0.6), 64, (1e-3, 1e-1), (1.0, 10.0)
+
+Splits = Mapping[str, Seen]
+
+
+class AlignedDetector(DetectorTask):
+    """WSDDN with the aligned triplet loss between the features of each present class's best region."""
+
+    def __init__(self, alpha: float, hierarchy: Hierarchy) -> None:
+        super().__init__()
+        self.metric = AlignedTripletLoss(alpha, 1.2, 0.1 * hierarchy.distances("path"))
+
+    def outputs(self, model: Any, inputs: Any) -> dict[str, Tensor]:
+        embedded = model.embed(inputs)
+        scores = model.score(embedded, inputs)
+        rows = padded(embedded, inputs["counts"], scores.shape[1])  # (B, R, D)
+        best = scores.argmax(1)[..., None].expand(-1, -1, rows.shape[2])
+        return {"scores": image_scores(scores), "best": rows.gather(1, best)}  # (B, K, D)
+
+    def losses(self, outputs: dict[str, Tensor], targets: dict[str, Any]) -> dict[str, Tensor]:
+        pictures, labels = targets["labels"].nonzero(as_tuple=True)
+        metric = self.metric(outputs["best"][pictures, labels], labels)
+        return {**super().losses(outputs, targets), "metric": metric}
+
+
+def draw(folder: Path, number: int, scenes: Mapping[str, int]) -> None:
+    """Compose one seed's scenes, send them through the trunk, and keep what it gives in files."""
+    network = build_model(LITE, None).eval()
+    for pairing in PAIRINGS:
+        asked = scenes if pairing == 0 else {"train": scenes["train"]}  # the other splits are never paired
+        joblib.dump(see(network, asked, number, pairing, workers=0), folder / f"{number}_{pairing:g}.joblib")
+
+
+def load(folder: Path, number: int, pairing: float = 0.0) -> dict[str, Seen]:
+    torch.set_num_threads(1)  # every seed has a process of its own
+    parts = joblib.load(folder / f"{number}_0.joblib")
+    return parts | joblib.load(folder / f"{number}_{pairing:g}.joblib")
+
+
+def answers(model: nn.Module, seen: Splits, **options: Any) -> dict[str, Tensor]:
+    return {split: said(model, part, **options) for split, part in seen.items()}
+
+
+def of(pairing: float, method: str, parameters: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """The columns that all rows of one run share."""
+    label = f"pairing {pairing:g}"
+    return {"dataset": label, "method": method, "parameters": spell(parameters), "seed": seed}
+
+
+def label_rows(place: dict[str, Any], seen: Splits, found: Mapping[str, Tensor]) -> list[dict[str, Any]]:
+    """Every score of labels on val and test; of what teaches, also mAP on the scenes it was trained on."""
+    scores: dict[str, Any] = {
+        split: {**label_scores(found[split], seen[split]), **pairing_scores(found[split], seen[split])}
+        for split in ("val", "test")
+    }
+    scores["train"] = {"mAP": label_scores(found["train"], seen["train"])["mAP"]}
+    return run_rows(place, scores)
+
+
+def settings(folder: Path, number: int) -> list[dict[str, Any]]:
+    """The three networks whose settings are chosen, at all of them."""
+    seen, rows = load(folder, number), []
+    ways: dict[str, Callable[..., Any]] = {STUDENT: train_student, PLAIN: train_plain, WSDDN: train_detector}
+    for method, way in ways.items():
+        for tried in TRIED[method]:
+            found = answers(way(seen, EPOCHS, seed=number, **tried), seen)
+            rows += label_rows(of(0, method, tried, number), seen, found)
+    return rows
+
+
+def distillation(
+    folder: Path, number: int, pairing: float, chosen: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Every teacher, every student and every control."""
+    seen, rate = load(folder, number, pairing), chosen[STUDENT]["lr"]
+    rows: list[dict[str, Any]] = []
+
+    def write(method: str, parameters: Mapping[str, Any], found: dict[str, Tensor]) -> dict[str, Tensor]:
+        if pairing or method not in TRIED:  # at pairing 0 those stand among the settings
+            rows.extend(label_rows(of(pairing, method, parameters, number), seen, found))
+        return found
+
+    def student(method: str, told: Mapping[str, Any] | None = None, **recipe: Any) -> dict[str, Tensor]:
+        recipe = {"epochs": EPOCHS, "lr": rate, "seed": number} | recipe
+        return write(method, {"lr": rate} | (told or {}), answers(train_student(seen, **recipe), seen))
+
+    detector = train_detector(seen, EPOCHS, seed=number, **chosen[WSDDN])
+    plain = train_plain(seen, EPOCHS, seed=number, **chosen[PLAIN])
+    scores, sharp = answers(detector, seen), answers(detector, seen, sharpen=2.0)
+    over_regions = {split: region_scores(plain.classifier, part).amax(1) for split, part in seen.items()}
+    taught = {
+        WSDDN: write(WSDDN, chosen[WSDDN], scores),
+        f"{WSDDN} x2": write(f"{WSDDN} x2", chosen[WSDDN], sharp),
+        PLAIN: write(PLAIN, chosen[PLAIN], answers(plain, seen)),
+        "plain on regions": write("plain on regions", chosen[PLAIN], over_regions),
+    }
+    for name, teacher in taught.items():
+        student(f"taught by {name}", teacher=teacher)
+    student("self-distillation", teacher=student(STUDENT))
+    student("stage 1, then taught by WSDDN", teacher=scores, features_of=detector)
+    if pairing:
+        return rows
+    student("stage 1 alone", features_of=detector)
+    student("label smoothing", {"smoothing": 0.1}, smoothing=0.1)
+    student("equal compute", {"epochs": 2 * EPOCHS}, epochs=2 * EPOCHS)
+    order = torch.randperm(len(seen["train"].labels), generator=torch.Generator().manual_seed(number))
+    student("shuffled teacher", teacher=scores | {"train": scores["train"][order]})
+    student("taught as in the source", teacher=sharp, scale=0.2, learn_scale=True)
+    return rows
+
+
+def boxes(folder: Path, number: int, chosen: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Boxes and maps of WSDDN and of its rivals, at pairing 0."""
+    seen = load(folder, number)
+    tree, rows, asked = seen["test"].source.hierarchy, [], ("val", "test")
+    plain = train_plain(seen, EPOCHS, seed=number, **chosen[PLAIN])
+    detector = train_detector(seen, EPOCHS, seed=number, **chosen[WSDDN])
+    looked = {
+        "class map": {split: looks(class_maps(plain, seen[split]), seen[split]) for split in asked},
+        WSDDN: {split: looks(detector_maps(detector, seen[split]), seen[split]) for split in asked},
+    }
+
+    def write(method: str, found: Mapping[str, Detections], **parameters: float) -> None:
+        scores = {s: box_scores(found[s], seen[s].objects, tree) for s in asked}
+        for split, look in looked.get(method, {}).items():
+            scores[split] |= look.scores(chosen_on=looked[method]["val"])
+        rows.extend(run_rows(of(0, method, parameters, number), scores))
+
+    def write_regions(method: str, model: nn.Module, **parameters: float) -> None:
+        write(method, {split: detections_of(model, seen[split]) for split in asked}, **parameters)
+
+    threshold = looked["class map"]["val"].threshold
+    for share in SHARES:
+        found = {split: rivals(seen[split], plain, threshold, number, share) for split in asked}
+        write("centre", {split: own["centre"] for split, own in found.items()}, share=share)
+    for name in ("random region", "whole picture", "class map"):
+        write(name, {split: own[name] for split, own in found.items()})
+    write_regions("plain on regions", plain.classifier)
+    write_regions(WSDDN, detector)
+    write_regions("supervised", train_supervised(seen, EPOCHS, seed=number))
+    hidden = {**chosen[WSDDN], "hidden": WIDTH, "seed": number}
+    write_regions(HIDDEN, train_detector(seen, EPOCHS, **hidden))
+    for weight in SPATIAL:
+        model = train_detector(seen, EPOCHS, task=DetectorTask(spatial=weight), **hidden)
+        write_regions(f"{HIDDEN}, spatial", model, spatial=weight)
+    for alpha in ALPHAS:
+        model = train_detector(seen, EPOCHS, task=AlignedDetector(alpha, tree), **hidden)
+        write_regions(f"{HIDDEN}, CKFR", model, alpha=alpha)
+    return rows
+
+
+def results_of(rows: list[dict[str, Any]], name: str, by: str, seeds: int, **more: Any) -> Results:
+    machine = environment()
+    where = {"study": name, "made_by": made_by(machine)}
+    labels = list(dict.fromkeys(row["dataset"] for row in rows))
+    study = {"name": name, "seeds": list(range(seeds)), "choose_by": by, "lr_by": by, "lr_for": "each",
+             "methods": list(dict.fromkeys(row["method"] for row in rows)),
+             "datasets": [{"name": "several-photos", "label": label} for label in labels]}  # fmt: skip
+    how = f"settings by {by} on validation scenes, means over seeds; others' rates as {STUDENT}'s"
+    about = {"study": study | more, "made_by": {where["made_by"]: machine}, "how": how}
+    return Results(as_table([row | where for row in rows]), about)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--jobs", type=int, default=2, help="seeds at a time, one process each")
+    parser.add_argument("--share", type=float, default=1.0, help="of the scenes, for a quick look")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    datasets.fetch("photos")
+    scenes = {split: round(arguments.share * count) for split, count in SCENES.items()}
+    told = {"scenes": scenes, "epochs": EPOCHS, "pixels": {"teachers": SIZE, "students": SMALL}}
+    with tempfile.TemporaryDirectory() as home:
+        folder = Path(home)
+
+        def every_seed(title: str, work: Callable[..., Any], *more: Any) -> list[Any]:
+            jobs = (joblib.delayed(work)(folder, number, *more) for number in range(arguments.seeds))
+            found = joblib.Parallel(arguments.jobs, return_as="generator")(jobs)
+            return list(tqdm(found, title, arguments.seeds))
+
+        def every_row(title: str, work: Callable[..., Any], *more: Any) -> list[dict[str, Any]]:
+            return list(itertools.chain.from_iterable(every_seed(title, work, *more)))
+
+        def keep(rows: list[dict[str, Any]], name: str, by: str) -> Results:
+            results = results_of(rows, name, by, arguments.seeds, **told)
+            write_results(results, arguments.out / f"study_{name}.csv")  # after every part: nothing is lost
+            return results
+
+        every_seed("scenes and trunk", draw, scenes)
+        rows = every_row("settings", settings)
+        found = keep(rows, "detection", "mAP").chosen
+        chosen = {method: parse(found["pairing 0", method]) for method in TRIED}
+        keep(every_row("boxes", boxes, chosen), "detection_boxes", "box_mAP@0.5")
+        for pairing in PAIRINGS:
+            rows += every_row(f"pairing {pairing:g}", distillation, pairing, chosen)
+            keep(rows, "detection", "mAP")
+
+
+if __name__ == "__main__":
+    main()
