@@ -24,15 +24,13 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ckfr_helpers import datasets
-from ckfr_helpers.detection.regions import padded
 from ckfr_helpers.detection.rivals import box_scores
 from ckfr_helpers.detection.tables import Detections
-from ckfr_helpers.detection.tasks import DetectorTask, image_scores
-from ckfr_helpers.hierarchy.tree import Hierarchy
-from ckfr_helpers.losses import AlignedTripletLoss
+from ckfr_helpers.detection.tasks import DetectorTask
 from ckfr_helpers.models import build_model
 from ckfr_helpers.runtime import environment
 from ckfr_helpers.teaching.detection_lesson import (
+    best_proposals,
     detections_of,
     detector_maps,
     label_scores,
@@ -42,6 +40,7 @@ from ckfr_helpers.teaching.detection_lesson import (
 )
 from ckfr_helpers.teaching.detection_scenes import LITE, SIZE, SMALL, Seen, see
 from ckfr_helpers.teaching.detection_training import (
+    AlignedDetectorTask,
     class_maps,
     region_scores,
     said,
@@ -50,53 +49,25 @@ from ckfr_helpers.teaching.detection_training import (
     train_student,
     train_supervised,
 )
-from ckfr_helpers.training.results import (
-    Results,
-    as_table,
-    made_by,
-    parse,
-    run_rows,
-    spell,
-    write_results,
-)
+from ckfr_helpers.training import results as tables
 
 RESULTS = Path(__file__).parent / "results"
-SCENES = {"train": 480, "val": 144, "test": 288}
+SCENES = {"train": 384, "val": 120, "test": 240}  # whole turns of the 24 classes
 PAIRINGS = (0.0, 0.8)
 EPOCHS = 12
 STUDENT, PLAIN, WSDDN = "plain student", "plain, large", "WSDDN"
 HIDDEN = "WSDDN, hidden layer"
 TRIED: dict[str, list[dict[str, float]]] = {
     STUDENT: [{"lr": lr} for lr in (3e-4, 1e-3, 3e-3)],
-    PLAIN: [{"lr": lr} for lr in (1e-3, 3e-3, 1e-2)],
+    PLAIN: [{"lr": lr} for lr in (3e-3, 1e-2, 3e-2)],
     WSDDN: [
         {"lr": lr, "detection_temperature": t}
         for lr, t in ((3e-4, 1.0), (1e-3, 1.0), (1e-3, 2.0), (3e-3, 1.0))
     ],
 }
-SHARES, WIDTH, SPATIAL, ALPHAS = (0.3, 0.4, 0.6), 64, (1e-3, 1e-1), (1.0, 10.0)
+SHARES, WIDTH, SPATIAL, ALPHAS = (0.3, 0.4, 0.6), 64, (1.0, 100.0), (0.1, 1.0)
 
 Splits = Mapping[str, Seen]
-
-
-class AlignedDetector(DetectorTask):
-    """WSDDN with the aligned triplet loss between the features of each present class's best region."""
-
-    def __init__(self, alpha: float, hierarchy: Hierarchy) -> None:
-        super().__init__()
-        self.metric = AlignedTripletLoss(alpha, 1.2, 0.1 * hierarchy.distances("path"))
-
-    def outputs(self, model: Any, inputs: Any) -> dict[str, Tensor]:
-        embedded = model.embed(inputs)
-        scores = model.score(embedded, inputs)
-        rows = padded(embedded, inputs["counts"], scores.shape[1])  # (B, R, D)
-        best = scores.argmax(1)[..., None].expand(-1, -1, rows.shape[2])
-        return {"scores": image_scores(scores), "best": rows.gather(1, best)}  # (B, K, D)
-
-    def losses(self, outputs: dict[str, Tensor], targets: dict[str, Any]) -> dict[str, Tensor]:
-        pictures, labels = targets["labels"].nonzero(as_tuple=True)
-        metric = self.metric(outputs["best"][pictures, labels], labels)
-        return {**super().losses(outputs, targets), "metric": metric}
 
 
 def draw(folder: Path, number: int, scenes: Mapping[str, int]) -> None:
@@ -108,7 +79,6 @@ def draw(folder: Path, number: int, scenes: Mapping[str, int]) -> None:
 
 
 def load(folder: Path, number: int, pairing: float = 0.0) -> dict[str, Seen]:
-    torch.set_num_threads(1)  # every seed has a process of its own
     parts = joblib.load(folder / f"{number}_0.joblib")
     return parts | joblib.load(folder / f"{number}_{pairing:g}.joblib")
 
@@ -120,21 +90,22 @@ def answers(model: nn.Module, seen: Splits, **options: Any) -> dict[str, Tensor]
 def of(pairing: float, method: str, parameters: Mapping[str, Any], seed: int) -> dict[str, Any]:
     """The columns that all rows of one run share."""
     label = f"pairing {pairing:g}"
-    return {"dataset": label, "method": method, "parameters": spell(parameters), "seed": seed}
+    return {"dataset": label, "method": method, "parameters": tables.spell(parameters), "seed": seed}
 
 
 def label_rows(place: dict[str, Any], seen: Splits, found: Mapping[str, Tensor]) -> list[dict[str, Any]]:
-    """Every score of labels on val and test; of what teaches, also mAP on the scenes it was trained on."""
+    """Every score of labels on val and test, and mAP on the scenes it was trained on."""
     scores: dict[str, Any] = {
         split: {**label_scores(found[split], seen[split]), **pairing_scores(found[split], seen[split])}
         for split in ("val", "test")
     }
     scores["train"] = {"mAP": label_scores(found["train"], seen["train"])["mAP"]}
-    return run_rows(place, scores)
+    return tables.run_rows(place, scores)
 
 
-def settings(folder: Path, number: int) -> list[dict[str, Any]]:
-    """The three networks whose settings are chosen, at all of them."""
+def settings(folder: Path, number: int, scenes: Mapping[str, int]) -> list[dict[str, Any]]:
+    """Scenes, and on them the three networks whose settings are chosen, at all of these."""
+    draw(folder, number, scenes)
     seen, rows = load(folder, number), []
     ways: dict[str, Callable[..., Any]] = {STUDENT: train_student, PLAIN: train_plain, WSDDN: train_detector}
     for method, way in ways.items():
@@ -145,7 +116,7 @@ def settings(folder: Path, number: int) -> list[dict[str, Any]]:
 
 
 def distillation(
-    folder: Path, number: int, pairing: float, chosen: Mapping[str, Any]
+    folder: Path, number: int, chosen: Mapping[str, Any], pairing: float
 ) -> list[dict[str, Any]]:
     """Every teacher, every student and every control."""
     seen, rate = load(folder, number, pairing), chosen[STUDENT]["lr"]
@@ -200,7 +171,7 @@ def boxes(folder: Path, number: int, chosen: Mapping[str, Any]) -> list[dict[str
         scores = {s: box_scores(found[s], seen[s].objects, tree) for s in asked}
         for split, look in looked.get(method, {}).items():
             scores[split] |= look.scores(chosen_on=looked[method]["val"])
-        rows.extend(run_rows(of(0, method, parameters, number), scores))
+        rows.extend(tables.run_rows(of(0, method, parameters, number), scores))
 
     def write_regions(method: str, model: nn.Module, **parameters: float) -> None:
         write(method, {split: detections_of(model, seen[split]) for split in asked}, **parameters)
@@ -213,28 +184,32 @@ def boxes(folder: Path, number: int, chosen: Mapping[str, Any]) -> list[dict[str
         write(name, {split: own[name] for split, own in found.items()})
     write_regions("plain on regions", plain.classifier)
     write_regions(WSDDN, detector)
-    write_regions("supervised", train_supervised(seen, EPOCHS, seed=number))
+    write_regions("supervised", train_supervised(seen, seed=number))
+    write("best proposals", {split: best_proposals(seen[split]) for split in asked})
     hidden = {**chosen[WSDDN], "hidden": WIDTH, "seed": number}
     write_regions(HIDDEN, train_detector(seen, EPOCHS, **hidden))
     for weight in SPATIAL:
         model = train_detector(seen, EPOCHS, task=DetectorTask(spatial=weight), **hidden)
         write_regions(f"{HIDDEN}, spatial", model, spatial=weight)
     for alpha in ALPHAS:
-        model = train_detector(seen, EPOCHS, task=AlignedDetector(alpha, tree), **hidden)
+        model = train_detector(seen, EPOCHS, task=AlignedDetectorTask(alpha, tree), **hidden)
         write_regions(f"{HIDDEN}, CKFR", model, alpha=alpha)
     return rows
 
 
-def results_of(rows: list[dict[str, Any]], name: str, by: str, seeds: int, **more: Any) -> Results:
+def results_of(rows: list[dict[str, Any]], name: str, by: str, told: Mapping[str, Any]) -> tables.Results:
     machine = environment()
-    where = {"study": name, "made_by": made_by(machine)}
-    labels = list(dict.fromkeys(row["dataset"] for row in rows))
-    study = {"name": name, "seeds": list(range(seeds)), "choose_by": by, "lr_by": by, "lr_for": "each",
-             "methods": list(dict.fromkeys(row["method"] for row in rows)),
-             "datasets": [{"name": "several-photos", "label": label} for label in labels]}  # fmt: skip
+    where = {"study": name, "made_by": tables.made_by(machine)}
+    methods, labels = (list(dict.fromkeys(row[key] for row in rows)) for key in ("method", "dataset"))
+    named = [{"name": "several-photos", "label": label} for label in labels]
+    study = {"name": name, "choose_by": by, "lr_by": by, "lr_for": "each", "methods": methods}
     how = f"settings by {by} on validation scenes, means over seeds; others' rates as {STUDENT}'s"
-    about = {"study": study | more, "made_by": {where["made_by"]: machine}, "how": how}
-    return Results(as_table([row | where for row in rows]), about)
+    about = {
+        "study": {**study, "datasets": named, **told},
+        "made_by": {where["made_by"]: machine},
+        "how": how,
+    }
+    return tables.Results(tables.as_table([row | where for row in rows]), about)
 
 
 def main() -> None:
@@ -246,31 +221,33 @@ def main() -> None:
     arguments = parser.parse_args()
     datasets.fetch("photos")
     scenes = {split: round(arguments.share * count) for split, count in SCENES.items()}
-    told = {"scenes": scenes, "epochs": EPOCHS, "pixels": {"teachers": SIZE, "students": SMALL}}
+    told = {
+        "seeds": list(range(arguments.seeds)),
+        "scenes": scenes,
+        "epochs": EPOCHS,
+        "pixels": {"teachers": SIZE, "students": SMALL},
+    }
     with tempfile.TemporaryDirectory() as home:
         folder = Path(home)
 
-        def every_seed(title: str, work: Callable[..., Any], *more: Any) -> list[Any]:
-            jobs = (joblib.delayed(work)(folder, number, *more) for number in range(arguments.seeds))
+        def every_row(title: str, work: Callable[..., Any], *cases: tuple) -> list[dict[str, Any]]:
+            asked = list(itertools.product(cases, range(arguments.seeds)))
+            jobs = (joblib.delayed(work)(folder, number, *case) for case, number in asked)
             found = joblib.Parallel(arguments.jobs, return_as="generator")(jobs)
-            return list(tqdm(found, title, arguments.seeds))
+            return list(itertools.chain.from_iterable(tqdm(found, title, len(asked))))
 
-        def every_row(title: str, work: Callable[..., Any], *more: Any) -> list[dict[str, Any]]:
-            return list(itertools.chain.from_iterable(every_seed(title, work, *more)))
-
-        def keep(rows: list[dict[str, Any]], name: str, by: str) -> Results:
-            results = results_of(rows, name, by, arguments.seeds, **told)
-            write_results(results, arguments.out / f"study_{name}.csv")  # after every part: nothing is lost
+        def keep(rows: list[dict[str, Any]], name: str, by: str) -> tables.Results:
+            results = results_of(rows, name, by, told)
+            place = arguments.out / f"study_{name}.csv"
+            tables.write_results(results, place)  # after every part, so that nothing is lost
             return results
 
-        every_seed("scenes and trunk", draw, scenes)
-        rows = every_row("settings", settings)
+        rows = every_row("scenes and settings", settings, (scenes,))
         found = keep(rows, "detection", "mAP").chosen
-        chosen = {method: parse(found["pairing 0", method]) for method in TRIED}
-        keep(every_row("boxes", boxes, chosen), "detection_boxes", "box_mAP@0.5")
-        for pairing in PAIRINGS:
-            rows += every_row(f"pairing {pairing:g}", distillation, pairing, chosen)
-            keep(rows, "detection", "mAP")
+        chosen = {method: tables.parse(found["pairing 0", method]) for method in TRIED}
+        keep(every_row("boxes", boxes, (chosen,)), "detection_boxes", "box_mAP@0.5")
+        rows += every_row("distillation", distillation, *((chosen, pairing) for pairing in PAIRINGS))
+        keep(rows, "detection", "mAP")
 
 
 if __name__ == "__main__":

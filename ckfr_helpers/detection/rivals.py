@@ -109,7 +109,7 @@ class MapLook:
 def look_at(maps: Tensor, masks: Tensor) -> MapLook:
     """Raw maps (P, h, w) of classes, of any values, beside the masks (P, H, W) of their objects."""
     size = (masks.shape[1], masks.shape[2])
-    boxes = [[box_of_mask(mask.numpy())] for mask in masks]
+    boxes = [np.array([box_of_mask(mask.numpy())]) for mask in masks]
     ious = box_ious_by_contours(score_maps(maps, size), boxes)["largest"]
     return MapLook(energy_in_mask(upsample(maps, size), masks), BoxAccuracy.from_ious(ious, (0.5,)))
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ckfr_helpers import metrics
+from ckfr_helpers.attribution.boxes import iou_matrix
 from ckfr_helpers.detection.networks import Detector
 from ckfr_helpers.detection.rivals import (
     MapLook,
@@ -50,6 +51,14 @@ def detections_of(model: nn.Module, seen: Seen) -> Detections:
     )
 
 
+def best_proposals(seen: Seen) -> Detections:
+    """The ceiling of the proposals: for every object the one that overlaps it most, all scored 1."""
+    found, (pictures, labels, _) = [], seen.shown
+    for target in seen.targets:
+        found.append(iou_matrix(target["boxes"].numpy(), seen.proposals.numpy()).argmax(1))
+    return Detections(seen.proposals[np.concatenate(found)], torch.ones(len(labels)), labels, pictures)
+
+
 def looks(maps: Tensor, seen: Seen) -> MapLook:
     """How maps (N, K, h, w) look at every object of its class."""
     pictures, labels, masks = seen.shown
@@ -73,7 +82,7 @@ def rivals(
     """
     scores, size = said(plain, seen), seen.size
     boxes = {
-        "random region": random_boxes(seen.proposals, *scores.shape, seed),
+        "random region": random_boxes(seen.proposals, len(scores), scores.shape[1], seed),
         "whole picture": centre_box(size),
         "centre": centre_box(size, share),
         "class map": boxes_of_maps(class_maps(plain, seen), size, threshold, STEP),
@@ -138,14 +147,14 @@ class DetectionLesson:
 
     @cached_property
     def detections(self) -> dict[str, Detections]:
-        """Boxes on test: of the rivals, of both teachers' regions, and of the ceiling."""
+        """Boxes on test: of the rivals, both teachers and what learnt from boxes; the best there are."""
         part = self.seen["test"]
         models = {
             "plain on regions": self.plain.classifier,
             "WSDDN": self.detector,
             "supervised": self.supervised,
         }
-        found = rivals(part, self.plain, self.threshold)
+        found = rivals(part, self.plain, self.threshold) | {"best proposals": best_proposals(part)}
         return found | {name: detections_of(model, part) for name, model in models.items()}
 
     @cached_property
@@ -168,11 +177,16 @@ class DetectionLesson:
     def looks(self) -> dict[str, dict[str, float]]:
         """Of class maps and the detector's maps on test: energy, box accuracy, thresholds from validation."""
         found = {}
-        for name, maps, model in (
-            ("class map", class_maps, self.plain),
-            ("WSDDN", detector_maps, self.detector),
-        ):
-            val, test = (looks(maps(model, self.seen[s]), self.seen[s]) for s in ("val", "test"))  # type: ignore[operator]
+        for name in ("class map", "WSDDN"):
+            val, test = (
+                looks(
+                    class_maps(self.plain, part)
+                    if name == "class map"
+                    else detector_maps(self.detector, part),
+                    part,
+                )
+                for part in (self.seen["val"], self.seen["test"])
+            )
             found[name] = test.scores(chosen_on=val)
         return found
 

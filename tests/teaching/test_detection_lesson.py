@@ -10,11 +10,14 @@ from drawn_scenes import TREE, coloured_cutouts
 from ckfr_helpers import datasets
 from ckfr_helpers.attribution.boxes import iou_matrix
 from ckfr_helpers.attribution.cam import class_activation_maps
+from ckfr_helpers.datasets.loading import CachedLoader
 from ckfr_helpers.datasets.scenes.several import SeveralScenes
+from ckfr_helpers.detection.head import TwoStream, image_loss
+from ckfr_helpers.losses import aligned_triplet_loss, latent_distances
 from ckfr_helpers.metrics import multilabel_metrics
 from ckfr_helpers.teaching import detection_lesson, detection_scenes, detection_training
 from ckfr_helpers.teaching.detection_lesson import label_scores, pairing_scores
-from ckfr_helpers.teaching.detection_training import few_regions, region_scores, said
+from ckfr_helpers.teaching.detection_training import AlignedDetectorTask, few_regions, region_scores, said
 
 SIDES = (96, 64)
 
@@ -39,7 +42,7 @@ def small(tmp_path_factory):
             return detection_scenes.see(network, few, seed, sides=SIDES, workers=0)
 
         patch.setattr(detection_lesson, "see", see)
-        options = {"train_detector": (6, 0.01), "train_plain": (2, 0.01), "train_supervised": (6, 0.01)}
+        options = {"train_detector": (6, 0.01), "train_plain": (2, 0.01), "train_supervised": (12, 0.01)}
         for name, (epochs, lr) in {**options, "train_student": (1, 1e-3)}.items():
             shorter = functools.partial(getattr(detection_training, name), epochs=epochs, lr=lr)
             patch.setattr(detection_lesson, name, shorter)
@@ -81,7 +84,12 @@ def test_everything_that_the_notebook_shows_is_there(lesson, unseen):
     )
     assert set(lesson.box_scores) == {
         "random region", "whole picture", "centre", "class map", "plain on regions", "WSDDN", "supervised",
+        "best proposals",
     }  # fmt: skip
+    overlaps = [iou_matrix(own["boxes"], unseen.proposals).max(1) for own in unseen.targets]
+    best = lesson.box_scores["best proposals"]
+    assert best["located"] == pytest.approx((np.concatenate(overlaps) >= 0.5).mean())
+    assert best["label_right"] == 1
     assert set(lesson.looks) == {"class map", "WSDDN"}
     assert 0 < lesson.looks["WSDDN"]["energy"] < 1
     assert lesson.looks["class map"]["gt_known_fixed"] <= lesson.looks["class map"]["gt_known"]
@@ -143,3 +151,18 @@ def test_a_wrong_class_costs_its_height_in_the_tree(unseen):
     wrong = [int(np.flatnonzero(row == 0)[0]) for row in labels.numpy()]
     wanted = [heights[one, row.numpy() == 1].min() for one, row in zip(wrong, labels, strict=True)]
     assert found["hdist@wrong"] == pytest.approx(np.mean(wanted))
+
+
+def test_the_aligned_loss_is_that_of_the_best_regions(lesson):
+    part, model = lesson.seen["train"], detection_training.Detector(TwoStream(1280, 3, hidden=8))
+    inputs, targets, rows = next(iter(CachedLoader(part.regions, 16, train=False)))
+    found = AlignedDetectorTask(2.0, TREE).step(model, (inputs, targets, rows))
+    scores, embedded = model(inputs), model.embed(inputs).unflatten(0, (16, -1))
+    best, labels = [], []
+    for picture, label in targets["labels"].nonzero().tolist():
+        best.append(embedded[picture, scores[picture, :, label].argmax()])
+        labels.append(label)
+    knowledge = torch.from_numpy(0.1 * TREE.distances("path")[labels][:, labels])
+    wanted = 2 * aligned_triplet_loss(latent_distances(torch.stack(best), 1.2), knowledge)
+    torch.testing.assert_close(found["metric"], wanted)
+    torch.testing.assert_close(found["image"], image_loss(scores.sum(1), targets["labels"]))
