@@ -65,7 +65,7 @@ TRIED: dict[str, list[dict[str, float]]] = {
         for lr, t in ((3e-4, 1.0), (1e-3, 1.0), (1e-3, 2.0), (3e-3, 1.0))
     ],
 }
-SHARES, WIDTH, SPATIAL, ALPHAS = (0.3, 0.4, 0.6), 64, (1.0, 100.0), (0.1, 1.0)
+SHARES, WIDTH, SPATIAL, ALPHAS = (0.3, 0.4, 0.6), 64, (1e2, 1e3), (0.1, 1.0)
 
 Splits = Mapping[str, Seen]
 
