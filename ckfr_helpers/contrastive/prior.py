@@ -54,7 +54,7 @@ def presence_loss(logits: Tensor, background: Tensor, labels: Tensor) -> Tensor:
         labels: (B,) integers.
 
     Source:
-        Mac Aodha et al., ICCV 2019, equations 4 to 6.
+        Mac Aodha et al., ICCV 2019, and the authors' code (geo_prior).
     """
     seen, absent, elsewhere = logits.sigmoid(), (-logits).sigmoid(), (-background).sigmoid()
     each, own = -(absent + 1e-5).log(), -logits.shape[1] * (seen + 1e-5).log()
