@@ -58,7 +58,7 @@ EPOCHS = 12
 STUDENT, PLAIN, WSDDN = "plain student", "plain, large", "WSDDN"
 HIDDEN = "WSDDN, hidden layer"
 TRIED: dict[str, list[dict[str, float]]] = {
-    STUDENT: [{"lr": lr} for lr in (3e-4, 1e-3, 3e-3)],
+    STUDENT: [{"lr": lr} for lr in (1e-3, 3e-3, 1e-2)],
     PLAIN: [{"lr": lr} for lr in (3e-3, 1e-2, 3e-2)],
     WSDDN: [
         {"lr": lr, "detection_temperature": t}

@@ -1,4 +1,4 @@
-"""Teachers, students and the ceiling of notebook 06, each trained by the one loop."""
+"""Teachers and students of notebook 06, and what boxes would teach, each trained by the one loop."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -136,7 +136,7 @@ def train_supervised(
 def train_student(
     seen: Mapping[str, Seen],
     epochs: int = 12,
-    lr: float = 1e-3,
+    lr: float = 3e-3,
     seed: int = 0,
     teacher: Mapping[str, Tensor] | None = None,
     features_of: Detector | None = None,
