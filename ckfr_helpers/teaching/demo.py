@@ -1,7 +1,9 @@
 """Run every notebook and gather the outputs of the cells tagged ``page`` on one page: `ckfr demo`."""
 
+import os
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from nbconvert import HTMLExporter
 
 from ckfr_helpers.runtime import CkfrError, repo_root
 
+AT_A_TIME = 2  # notebooks; each has a kernel with some two gigabytes
 TITLE = "A lion is closer to a tiger than to a frying pan"
 HEAD = f"""# {TITLE}
 
@@ -31,13 +34,7 @@ def build_demo(out: Path, notebooks: Path | None = None) -> Path:
         raise CkfrError(f"No notebook in {folder}; name the folder of 01_hierarchy_distances.ipynb.")
     out.mkdir(parents=True, exist_ok=True)
     index = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(HEAD)], metadata={"title": TITLE})
-    for path in paths:
-        book = nbformat.read(path, as_version=4)
-        started = time.monotonic()
-        run_notebook(book, path)
-        print(f"{path.stem}: {time.monotonic() - started:.0f} s", flush=True)
-        nbformat.write(book, out / path.name)
-        (out / f"{path.stem}.html").write_text(HTMLExporter().from_notebook_node(book)[0], encoding="utf-8")
+    for path, book in zip(paths, _executed(paths, out), strict=True):
         title = book.cells[0].source.split("\n")[0].lstrip("# ")
         index.cells.append(nbformat.v4.new_markdown_cell(f"## [{title}]({path.stem}.html)"))
         index.cells += [cell for cell in book.cells if "page" in cell.metadata.get("tags", [])]
@@ -45,6 +42,26 @@ def build_demo(out: Path, notebooks: Path | None = None) -> Path:
     page = out / "index.html"
     page.write_text(outputs_only.from_notebook_node(index)[0], encoding="utf-8")
     return page
+
+
+def _executed(paths: list[Path], out: Path) -> list[Any]:
+    """The notebooks, run two at a time and written to ``out`` as they end."""
+
+    def execute(path: Path) -> Any:
+        book, started = nbformat.read(path, as_version=4), time.monotonic()
+        run_notebook(book, path)
+        print(f"{path.stem}: {time.monotonic() - started:.0f} s", flush=True)
+        nbformat.write(book, out / path.name)
+        (out / f"{path.stem}.html").write_text(HTMLExporter().from_notebook_node(book)[0], encoding="utf-8")
+        return book
+
+    with ThreadPoolExecutor(AT_A_TIME) as pool:
+        # The later ones take longer, so they begin first.
+        waiting = [pool.submit(execute, path) for path in reversed(paths)]
+        try:
+            return [one.result() for one in reversed(waiting)]
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def run_notebook(book: Any, path: Path, timeout: int = 1800) -> None:
@@ -57,8 +74,9 @@ def run_notebook(book: Any, path: Path, timeout: int = 1800) -> None:
     with tempfile.TemporaryFile("w+") as log:
         resources = {"metadata": {"path": str(path.parent)}}
         client = NotebookClient(book, timeout=timeout, kernel_name="python3", resources=resources)
+        threads = str(max(1, (os.cpu_count() or 1) // AT_A_TIME))
         try:
-            client.execute(stderr=log)
+            client.execute(stderr=log, env={"OMP_NUM_THREADS": threads, **os.environ})
         except CellExecutionError as error:
             raise CkfrError(f"{path.name} failed: {error.ename}: {error.evalue}") from error
         except (CellTimeoutError, DeadKernelError) as error:
