@@ -175,7 +175,8 @@ def own_networks(number: int) -> Iterator[tuple[str, Classifier]]:
     for split in ("train", "val", "test"):
         count = each[split] if split != "test" else len(class_ids())  # its scores are not asked for here
         source = datasets.open_source("photos", split, size=224, scenes=count, seed=number)
-        parts[split] = cache_split(source, network, STAGE, 224, progress=False)
+        # Without workers: a process of joblib's cannot start a loader's own.
+        parts[split] = cache_split(source, network, STAGE, 224, workers=0, progress=False)
     for method in (BASELINE, "ckfr"):
         chosen = parse(study.chosen["bias 0", method])
         config = TrainConfig(

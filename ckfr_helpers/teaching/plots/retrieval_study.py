@@ -95,6 +95,13 @@ def on_top(
     return figure
 
 
+def tricks_by_chance(results: Results, methods: Sequence[str], tricks: Sequence[str]) -> str:
+    """How many intervals `on_top` shows, and how many would exclude zero by chance."""
+    label = results.datasets[0]
+    pairs = [(f"{method} + {trick}", method) for method in methods for trick in tricks]
+    return chance_sentence([results.difference(label, one, "ap_medium", other) for one, other in pairs])
+
+
 def table(results: Results, methods: Sequence[str], against: str = AGAINST) -> pd.DataFrame:
     """Means over seeds with 95 % intervals, and the difference to one method over seeds and photographs."""
     label, rows = results.datasets[0], {}
