@@ -27,12 +27,28 @@ LOOK_NAMES = {
     "foreign": "accuracy on a foreign background",
     "drop": "usual − foreign",
 }
+DETECTION_NAMES = {
+    "corloc": "CorLoc, IoU ≥ 0.5",
+    "box_mAP@0.3": "box mAP, IoU ≥ 0.3",
+    "box_mAP@0.5": "box mAP, IoU ≥ 0.5",
+    "mAP_tree": "box mAP, credit by the tree",
+    "located": "objects with a box on them",
+    "label_right": "of these, label right",
+    "hdist@box": "of these, tree height of the label",
+    "mistake_severity_box": "tree height of wrong labels",
+    "mAP": "mAP of labels",
+    "hdist@wrong": "tree height of the best wrong class",
+    "ap_with": "AP, partner there",
+    "ap_without": "AP, partner absent",
+    "partner_answered": "absent partner answered",
+    "partner_elsewhere": "the same where both are absent",
+}
 METHOD_NAMES = {"ckfr": "CKFR", "soft-labels": "soft labels", "hxe": "HXE", "proxy-anchor": "Proxy-Anchor"}
 
 
 def score_title(score: str, short: bool = False) -> str:
     """A score's name; the short one leaves out what stands behind a comma or in brackets."""
-    title = NAMES.get(score) or LOOK_NAMES.get(score, score)
+    title = (NAMES | LOOK_NAMES | DETECTION_NAMES).get(score, score)
     return title.split(", threshold")[0].split(" (")[0] if short else title
 
 
