@@ -152,7 +152,7 @@ def results(values):
     """(data set, method) -> score -> one value a seed, on test."""
     rows = [
         {"study": "s", "dataset": d, "method": m, "parameters": "lr=1", "seed": seed, "split": split,
-         "score": score, "value": value}
+         "score": score, "value": value, "made_by": "here"}
         for (d, m), scores in values.items() for score, own in scores.items()
         for seed, value in enumerate(own) for split in ("val", "test")
     ]  # fmt: skip
@@ -237,10 +237,8 @@ def test_a_hotter_softmax_over_regions_spreads_the_score_and_a_threshold_leaves_
         values = {"scene": 0, "temperature": 1.0, "threshold": 0.01, "regions": 10_000} | changes
         return int(panel.compute(**values).numbers.split(" boxes")[0].split(", ")[-1])
 
-    counts = [boxes(threshold=threshold) for threshold in (0.003, 0.01, 0.1)]
-    assert counts == sorted(counts, reverse=True)
-    assert counts[0] > counts[-1]
-    assert boxes(temperature=0.25, threshold=0.1) >= boxes(temperature=4.0, threshold=0.1)
+    many, few = (boxes(threshold=threshold) for threshold in (0.003, 0.1))
+    assert many > few >= boxes(temperature=4.0, threshold=0.1)
 
 
 def test_the_static_grid_has_a_line_a_temperature(panel):

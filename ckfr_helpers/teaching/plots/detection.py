@@ -61,8 +61,8 @@ def side_by_side(
             tags.append((drawn, [names[n] for n, box in zip(labels, boxes, strict=True) if len(box)]))
         rows[f"scene {picture}"] = line
     figure = photo_grid(rows, ["what is there", *methods], side)
-    for axis, (boxes, texts) in zip(figure.axes, tags, strict=True):
-        tag(axis, boxes, texts)
+    for axis, words in zip(figure.axes, tags, strict=True):
+        tag(axis, *words)
     return figure
 
 
