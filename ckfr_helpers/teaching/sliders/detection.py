@@ -105,6 +105,6 @@ def detection_panel(lesson: DetectionLesson, asked: Sequence[tuple[int, int]]) -
 
     scenes = [(names[label], place) for place, (_, label) in enumerate(asked)]
     steps: list[tuple] = [("scene", scenes, 0), ("temperature", TEMPERATURES, 1.0)]
-    steps += [("threshold", THRESHOLDS, 0.1), ("regions", counts, total)]
+    steps += [("threshold", THRESHOLDS, 0.03), ("regions", counts, total)]
     controls = {n: widgets.SelectionSlider(options=o, value=v, **named(n, 85)) for n, o, v in steps}
     return Panel(compute, controls, static, height=465)
